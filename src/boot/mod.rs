@@ -1,0 +1,9 @@
+//! Floor 2: what a machine needs before it has a root: arguments, modules, mounts, survival.
+
+pub mod cmdline;
+pub mod kmsg;
+pub mod modules;
+pub mod modules_dep;
+pub mod mount;
+pub mod probe;
+pub mod survive;

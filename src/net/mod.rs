@@ -1,0 +1,5 @@
+//! Floor 2: the network of this machine: links, addresses, routes, sockets.
+
+pub mod link;
+pub mod tcp;
+pub mod udp;

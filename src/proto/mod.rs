@@ -1,0 +1,22 @@
+//! Floor 1: the rules, as state machines without input or output.
+//!
+//! A machine here is told what happened and asked what to do. It opens no socket, reads no clock,
+//! draws no random number and starts no thread: time and randomness are arguments. The same words
+//! mean the same in all of them:
+//!
+//! | call | kind | meaning |
+//! | --- | --- | --- |
+//! | `handle_connected(now)`, `handle_disconnected(reason, now)` | input | the transport came up, went away |
+//! | `recv_space()` then `received(n, now)` | input | where the next bytes must go (a stream buffer, or straight into a request's buffer), and how many came |
+//! | `handle_timeout(now)` | input | a deadline passed; a spurious call is harmless |
+//! | `submit(request, now)` | command | take a block request |
+//! | `respond(tag, reply, now)` | command | answer a SCSI command |
+//! | `poll_transmit()` then `sent(n)` | output | the next slices to write, and how many bytes went |
+//! | `poll_completion()` | output | a finished request with its buffer |
+//! | `poll_event()` | output | connect, disconnect, logged in, a command to execute |
+//! | `next_deadline()` | output | when to call `handle_timeout` at the latest |
+//!
+//! The rule for all of them: **one input, then drain every output, then sleep.**
+
+pub mod dhcp;
+pub mod disk;

@@ -1,0 +1,34 @@
+//! Floor 2: where the target keeps the blocks of a logical unit.
+
+use std::fmt;
+use std::io;
+
+pub mod file;
+pub mod memory;
+
+/// The bytes behind a logical unit.
+///
+/// Calls are synchronous and may come from several threads at once. Offsets and lengths are bytes
+/// and inside [`Store::size_bytes`]: the logical unit has checked them.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Size in bytes; fixed for the life of the store.
+    fn size_bytes(&self) -> u64;
+
+    /// Writes are refused by the store itself.
+    fn is_read_only(&self) -> bool;
+
+    /// Fills `buffer` from `offset`.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes `data` at `offset`; it may stay in a volatile cache.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Returns when every write that has returned is on stable storage.
+    fn flush(&self) -> io::Result<()>;
+
+    /// Frees the range; it reads as zeroes afterwards.
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Makes the range read as zeroes and keeps it allocated.
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()>;
+}
