@@ -8,6 +8,7 @@
 use std::fmt;
 
 pub mod dhcp;
+mod dhcp_options;
 pub mod frame;
 pub mod nbd;
 pub mod netlink;
