@@ -1,0 +1,459 @@
+//! What a boot test is made of: the Debian root and our images of it (`Lab`), a disk and a folder of
+//! its own (`Scratch`), a network namespace with a DHCP server (`Network`), `lunboot-target` as a
+//! process (`Target`) and a virtual machine with its console (`Machine`).
+//!
+//! Every process started here dies with the test. Waiting is always for an event, a console line or the end of a
+//! process, with a limit; a limit that passes fails the test with the last lines of the console.
+#![allow(unreachable_pub)] // All of it is for the tests beside it.
+
+use std::borrow::BorrowMut;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The name of the target in every test.
+pub const TARGET_NAME: &str = "iqn.2026-11.example.lunboot:debian";
+/// File system UUID of the root, given by `debian-root`.
+pub const ROOT_UUID: &str = "6c756e62-6f6f-7400-8000-000000000001";
+/// Partition UUID of the root on a partitioned disk.
+pub const ROOT_PARTUUID: &str = "6c756e62-6f6f-7400-8000-0000000000a1";
+/// Longest wait for one event. A boot takes 20 s on a quiet machine; this is for one that is not.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The Debian root, its kernels and our programs: the same for all tests, made once.
+pub struct Lab {
+    /// The root as a folder.
+    pub tree: PathBuf,
+    /// Linux 6.1: no ublk.
+    pub old_kernel: String,
+    /// Linux 6.12 from backports: ublk.
+    pub new_kernel: String,
+    root: PathBuf,
+    programs: PathBuf,
+    images: Mutex<Vec<(String, PathBuf)>>,
+}
+
+/// The lab, made on first use by `setup` and `debian-root`.
+pub fn lab() -> &'static Lab {
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    LAB.get_or_init(|| {
+        run(Command::new(recipe("setup")));
+        let root = PathBuf::from(run(Command::new(recipe("debian-root"))).trim());
+        let kernels = fs::read_to_string(root.join("kernels")).expect("debian-root wrote kernels");
+        let mut kernels = kernels.lines().map(str::to_owned);
+        let lab = Lab {
+            tree: root.join("tree"),
+            old_kernel: kernels.next().expect("a 6.1 kernel"),
+            new_kernel: kernels.next().expect("a 6.12 kernel"),
+            programs: programs(),
+            root,
+            images: Mutex::new(Vec::new()),
+        };
+        assert!(lab.old_kernel.starts_with("6.1."), "first kernel is {}", lab.old_kernel);
+        assert!(lab.new_kernel.starts_with("6.12."), "second kernel is {}", lab.new_kernel);
+        lab
+    })
+}
+
+impl Lab {
+    /// An image by `lunboot-mkinitramfs` for a kernel of the root; made once.
+    pub fn image(&self, kernel: &str) -> PathBuf {
+        self.made_once(kernel, "ours", |path| {
+            let mut command = Command::new(self.programs.join("lunboot-mkinitramfs"));
+            command.arg("--root").arg(&self.tree).args(["--kernel", kernel]).arg("--output");
+            run(command.arg(path));
+        })
+    }
+
+    /// Debian's own initramfs with our hook in it, installed as `make install` does; made once.
+    pub fn image_of_initramfs_tools(&self, kernel: &str) -> PathBuf {
+        self.made_once(kernel, "initramfs-tools", |path| {
+            let mut command = Command::new(recipe("initramfs-tools-image"));
+            run(command.arg(&self.root).arg(kernel).arg(path));
+        })
+    }
+
+    fn made_once(&self, kernel: &str, kind: &str, make: impl FnOnce(&Path)) -> PathBuf {
+        let name = format!("{kernel}.{kind}.img");
+        let mut images = self.images.lock().expect("no test panics while it holds this");
+        if let Some((_, path)) = images.iter().find(|(known, _)| *known == name) {
+            return path.clone();
+        }
+        let path = scratch_folder().join(&name);
+        make(&path);
+        images.push((name, path.clone()));
+        path
+    }
+}
+
+/// Where `make` puts the release binaries; `LUNBOOT_PROGRAMS` says otherwise.
+fn programs() -> PathBuf {
+    let path = match std::env::var_os("LUNBOOT_PROGRAMS") {
+        Some(path) => PathBuf::from(path),
+        // The test's own program lies in TARGET/debug/deps.
+        None => std::env::current_exe()
+            .expect("a running program has a path")
+            .ancestors()
+            .nth(3)
+            .expect("cargo runs tests from TARGET/debug/deps")
+            .join("x86_64-unknown-linux-musl/release"),
+    };
+    for program in ["lunboot", "lunboot-target", "lunboot-mkinitramfs"] {
+        assert!(path.join(program).exists(), "no {program} in {}: run make first", path.display());
+    }
+    path
+}
+
+fn recipe(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(name)
+}
+
+fn scratch_folder() -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm");
+    fs::create_dir_all(&path).expect("cargo's folder for tests is writable");
+    path
+}
+
+/// Runs a command to its end and returns what it printed; its errors go to ours.
+pub fn run(command: impl BorrowMut<Command>) -> String {
+    let mut command = command;
+    let command = command.borrow_mut();
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The folder of one test, with its disk: removed when the test passed, but for the console's log.
+pub struct Scratch {
+    folder: PathBuf,
+}
+
+impl Scratch {
+    /// An empty folder under cargo's target folder.
+    pub fn new(test: &str) -> Scratch {
+        let folder = scratch_folder().join(test);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).expect("the folder of the last run can be removed");
+        }
+        fs::create_dir_all(&folder).expect("a test can make its folder");
+        Scratch { folder }
+    }
+
+    /// A fresh copy of the root's file system, without a partition table.
+    pub fn disk(&self) -> PathBuf {
+        let disk = self.folder.join("disk.img");
+        let mut command = Command::new("cp");
+        run(command.arg("--sparse=always").arg(lab().root.join("root.ext4")).arg(&disk));
+        disk
+    }
+
+    /// A fresh copy of the root as the only partition, of `ROOT_PARTUUID`, behind 1 MiB of a GPT disk.
+    pub fn partitioned_disk(&self) -> PathBuf {
+        let disk = self.folder.join("disk.img");
+        let source = lab().root.join("root.ext4");
+        let bytes = fs::metadata(&source).expect("debian-root made it").len();
+        let file = File::create(&disk).expect("a test can make its disk");
+        file.set_len(bytes + (2 << 20)).expect("sparse files are possible");
+        let mut sfdisk = Command::new("sfdisk");
+        let mut child =
+            sfdisk.arg("--quiet").arg(&disk).stdin(Stdio::piped()).spawn().expect("sfdisk");
+        let table = format!("label: gpt\nstart=2048, size={}, uuid={ROOT_PARTUUID}\n", bytes / 512);
+        child.stdin.take().expect("piped").write_all(table.as_bytes()).expect("sfdisk reads");
+        assert!(child.wait().expect("sfdisk ends").success(), "sfdisk refused {table:?}");
+        let mut copy = Command::new("dd");
+        copy.arg(format!("if={}", source.display())).arg(format!("of={}", disk.display()));
+        run(copy.args(["bs=1M", "seek=1", "conv=sparse,notrunc", "status=none"]));
+        disk
+    }
+
+    /// Fails unless the file system that begins `offset` bytes into the disk was unmounted and is sound.
+    pub fn check_disk(&self, offset: u64) {
+        let device = format!("{}?offset={offset}", self.folder.join("disk.img").display());
+        let header = run(Command::new("dumpe2fs").args(["-h", &device]));
+        assert!(!header.contains("needs_recovery"), "the journal was not closed: {header}");
+        run(Command::new("e2fsck").args(["-f", "-n", &device]));
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            // Half a gigabyte for each test; what failed stays to be looked at.
+            let _ = fs::remove_file(self.folder.join("disk.img"));
+        }
+    }
+}
+
+/// A network namespace with a tap for the machine and, if wanted, dnsmasq as its DHCP server.
+pub struct Network {
+    name: String,
+    dhcp: Option<Child>,
+}
+
+impl Network {
+    /// The host's end of the tap.
+    pub const HOST: &str = "192.168.77.1";
+    /// The tap's name inside the namespace.
+    const TAP: &str = "tap0";
+
+    /// A namespace of its own: nothing of it is visible outside, and two runs do not meet.
+    pub fn new(test: &str) -> Network {
+        let network =
+            Network { name: format!("lunboot-{}-{test}", std::process::id()), dhcp: None };
+        let ip = |words: &str| {
+            run(Command::new("ip").args(words.replace("NS", &network.name).split(' ')));
+        };
+        ip("netns add NS");
+        ip("-n NS link set lo up");
+        ip("-n NS tuntap add tap0 mode tap");
+        ip("-n NS addr add 192.168.77.1/24 dev tap0");
+        ip("-n NS link set tap0 up");
+        network
+    }
+
+    /// Starts dnsmasq with further lines of configuration.
+    pub fn serve_dhcp(&mut self, scratch: &Scratch, lines: &str) {
+        let configuration = scratch.folder.join("dnsmasq.conf");
+        let text = format!(
+            "port=0\ninterface=tap0\ndhcp-range=192.168.77.50,192.168.77.99,1h\n\
+             dhcp-authoritative\nleasefile-ro\nlog-dhcp\nlog-facility=-\n{lines}\n"
+        );
+        fs::write(&configuration, text).expect("a test can write its folder");
+        let log =
+            File::create(scratch.folder.join("dnsmasq.log")).expect("a test can write its folder");
+        let mut command = mortal_in(Some(self), Path::new("dnsmasq"));
+        // dnsmasq takes the values of these only behind an equals sign.
+        command.arg("--keep-in-foreground").arg(format!("--conf-file={}", configuration.display()));
+        command.args(["--user=root", "--pid-file="]).stdin(Stdio::null()).stderr(log);
+        self.dhcp = Some(command.spawn().expect("dnsmasq is installed"));
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.dhcp.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// A command that is killed when the test's thread ends, however that comes about.
+fn mortal_in(network: Option<&Network>, program: &Path) -> Command {
+    let mut command;
+    if let Some(network) = network {
+        command = Command::new("ip");
+        command.args(["netns", "exec", &network.name, "setpriv"]);
+    } else {
+        command = Command::new("setpriv");
+    }
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// `lunboot-target serve` on a disk.
+pub struct Target<'a> {
+    network: Option<&'a Network>,
+    disk: PathBuf,
+    /// Where it listens; chosen by the kernel at the first start, the same ever after.
+    pub port: u16,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl<'a> Target<'a> {
+    /// A target that is not running yet, on a port of the loopback or of the namespace's tap.
+    pub fn new(scratch: &Scratch, network: Option<&'a Network>, disk: PathBuf) -> Target<'a> {
+        let port = match network {
+            Some(_) => 3260,
+            None => {
+                let listener =
+                    TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port");
+                listener.local_addr().expect("a bound socket has an address").port()
+            }
+        };
+        Target { network, disk, port, log: scratch.folder.join("target.log"), child: None }
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start(&mut self, name: &str) {
+        assert!(self.child.is_none(), "the target is running");
+        let address = self.network.map_or("127.0.0.1", |_| Network::HOST);
+        let mut command = mortal_in(self.network, &lab().programs.join("lunboot-target"));
+        command.args(["serve", "--listen", &format!("{address}:{}", self.port), "--name", name]);
+        let log = File::options().create(true).append(true).open(&self.log).expect("its log");
+        command.arg(&self.disk).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().expect("lunboot-target starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let listening =
+            lines.by_ref().map_while(Result::ok).any(|line| line.contains("listening on"));
+        assert!(listening, "lunboot-target ended before it listened: see {}", self.log.display());
+        // Keep reading, or its next line would meet a closed pipe.
+        thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        self.child = Some(child);
+    }
+
+    /// Kills it without a word, as a crash would.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the target is running");
+        child.kill().expect("a running child can be killed");
+        child.wait().expect("a killed child ends");
+    }
+
+    /// Asks it to stop and fails unless it does so with success.
+    pub fn stop(mut self) {
+        let mut child = self.child.take().expect("the target is running");
+        run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
+        let status = child.wait().expect("a target that was asked to stop ends");
+        assert!(status.success(), "lunboot-target on SIGTERM: {status}");
+    }
+}
+
+impl Drop for Target<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A running virtual machine and everything its console has said.
+pub struct Machine {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    /// How far `expect` has read.
+    next: usize,
+    log: PathBuf,
+    started: Instant,
+}
+
+impl Machine {
+    /// Starts a machine without a disk: a kernel of the root, an image, further words for the command line.
+    pub fn boot(
+        scratch: &Scratch,
+        network: Option<&Network>,
+        kernel: &str,
+        image: &Path,
+        words: &str,
+    ) -> Machine {
+        let mut command = mortal_in(network, &recipe("machine"));
+        command.arg("--kernel").arg(lab().tree.join("boot").join(format!("vmlinuz-{kernel}")));
+        command.arg("--initrd").arg(image);
+        // No login prompt: it hangs up the terminal under the steps' own lines.
+        command
+            .arg("--append")
+            .arg(format!("loglevel=7 systemd.mask=serial-getty@ttyS0.service {words}"));
+        match network {
+            Some(_) => command.args(["--net", &format!("tap={}", Network::TAP)]),
+            None => command.args(["--net", "user"]),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("QEMU starts");
+        let console = child.stdout.take().expect("piped");
+        let log = scratch.folder.join("console.log");
+        let (sender, lines) = channel();
+        let mut copy = File::create(&log).expect("a test can write its folder");
+        thread::spawn(move || {
+            let mut console = BufReader::new(console);
+            let mut line = Vec::new();
+            while console.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                let text = printable(&line);
+                let _ = writeln!(copy, "{text}");
+                let _ = sender.send(text);
+                line.clear();
+            }
+        });
+        Machine { child, lines, seen: Vec::new(), next: 0, log, started: Instant::now() }
+    }
+
+    /// Waits for a line that contains `text`, after the one found last, and returns it.
+    pub fn expect(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while self.next < self.seen.len() {
+                self.next += 1;
+                let line = &self.seen[self.next - 1];
+                if line.contains(text) {
+                    return line.clone();
+                }
+                let failed = line.contains("VMTEST") && line.contains("failed:");
+                let died = line.contains("Kernel panic") || line.contains("Oops:");
+                if failed || died {
+                    self.give_up(&format!("waited for {text:?}, the machine said: {line}"));
+                }
+            }
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout) => self.give_up(&format!("{text:?} did not come")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.give_up(&format!("the machine ended before {text:?}"))
+                }
+            }
+        }
+    }
+
+    /// All lines so far that contain `text`.
+    pub fn said(&self, text: &str) -> Vec<&str> {
+        self.seen.iter().map(String::as_str).filter(|line| line.contains(text)).collect()
+    }
+
+    /// The value of a fact that a step has told: `VMTEST step key=value`.
+    pub fn fact(&self, step: &str, key: &str) -> &str {
+        let prefix = format!("VMTEST {step} {key}=");
+        let line = self.seen.iter().rev().find(|line| line.contains(&prefix));
+        let line = line.unwrap_or_else(|| self.give_up(&format!("no fact {prefix:?}")));
+        &line[line.find(&prefix).expect("just found") + prefix.len()..]
+    }
+
+    /// Waits until all steps are done and the machine has powered off; returns the seconds since its start.
+    pub fn finish(mut self) -> (Machine, Duration) {
+        self.expect("VMTEST all ok");
+        self.expect("reboot: Power down");
+        let status = self.child.wait().expect("QEMU ends after power down");
+        assert!(status.success(), "QEMU: {status}");
+        let took = self.started.elapsed();
+        (self, took)
+    }
+
+    fn give_up(&self, reason: &str) -> ! {
+        let tail = self.seen[self.seen.len().saturating_sub(50)..].join("\n");
+        panic!("{tail}\n\n{reason}\n(the whole console: {})", self.log.display());
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A console line without terminal control sequences.
+fn printable(line: &[u8]) -> String {
+    let mut text = String::new();
+    let mut bytes = line.bytes().map_while(Result::ok).peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            0x1b => {
+                // CSI: up to a letter. Anything else: one byte.
+                if bytes.next() == Some(b'[') {
+                    while bytes.next().is_some_and(|byte| !byte.is_ascii_alphabetic()) {}
+                }
+            }
+            b' '..=b'~' | b'\t' => text.push(char::from(byte)),
+            b'\r' | b'\n' => {}
+            _ => text.push('.'),
+        }
+    }
+    text
+}

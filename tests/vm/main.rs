@@ -1,0 +1,172 @@
+//! Boots of a real Debian 12 without a disk, in virtual machines: its kernels, its systemd, its packets,
+//! our target on the other side. Each test reads as: what is served, what the command line says, what the
+//! console must say.
+//!
+//! They need root, QEMU and what `tests/vm/setup` installs, and 20 to 60 seconds each, so that plain `cargo test`
+//! leaves them out; `make test` runs them: `cargo test --test vm -- --ignored --test-threads=1`.
+
+mod lab;
+
+use std::time::Duration;
+
+use lab::{Machine, Network, ROOT_PARTUUID, ROOT_UUID, Scratch, TARGET_NAME, Target, lab};
+
+/// Where the guests find the host's loopback on QEMU's user network.
+const USER_NETWORK_HOST: &str = "10.0.2.2";
+
+fn root_path(host: &str, port: u16, name: &str) -> String {
+    format!("iscsi:{host}::{port}:0:{name}")
+}
+
+/// What must hold after every boot that ended well: the program's root was ours, and it was left clean.
+fn check_root(machine: &Machine, device: &str) {
+    let source = machine.fact("root", "source");
+    assert!(source.starts_with(device), "the root is {source}, expected {device}…");
+    let options = machine.fact("root", "options");
+    assert!(options.split(',').any(|option| option == "rw"), "the root is mounted {options}");
+    let line = machine.said("lunboot: link ").first().copied().unwrap_or_default().to_owned();
+    assert!(line.contains("root "), "no time line on the console, but {line:?}");
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn our_image_boots_debians_6_1_kernel_through_nbd() {
+    let scratch = Scratch::new("nbd");
+    let mut target = Target::new(&scratch, None, scratch.disk());
+    target.start(TARGET_NAME);
+    let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);
+    let words = format!("lunboot={path} ip=dhcp root=LABEL=lunboot-root rw vmtest=root,data");
+    let kernel = &lab().old_kernel;
+    let machine = Machine::boot(&scratch, None, kernel, &lab().image(kernel), &words);
+    let (machine, _) = machine.finish();
+    check_root(&machine, "/dev/nbd");
+    assert_eq!(machine.fact("root", "kernel"), kernel);
+    // One line says why it is not ublk.
+    let reasons = machine.said("lunboot: ").into_iter().filter(|line| line.contains("ublk"));
+    assert_eq!(reasons.count(), 1, "{:?}", machine.said("ublk"));
+    target.stop();
+    scratch.check_disk(0);
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn our_image_boots_debians_6_12_kernel_through_ublk_and_survives_an_outage() {
+    let scratch = Scratch::new("ublk");
+    let mut target = Target::new(&scratch, None, scratch.disk());
+    target.start(TARGET_NAME);
+    let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);
+    let words =
+        format!("lunboot={path} ip=dhcp root=LABEL=lunboot-root rw vmtest=root,data,outage");
+    let kernel = &lab().new_kernel;
+    let mut machine = Machine::boot(&scratch, None, kernel, &lab().image(kernel), &words);
+    machine.expect("VMTEST outage running");
+    target.kill();
+    // Not a wait for something: half a minute without a target is what the root must survive.
+    std::thread::sleep(Duration::from_secs(30));
+    target.start(TARGET_NAME);
+    let (machine, _) = machine.finish();
+    check_root(&machine, "/dev/ublkb");
+    assert_eq!(machine.fact("root", "kernel"), kernel);
+    target.stop();
+    scratch.check_disk(0);
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn debians_own_initramfs_with_our_hook_boots() {
+    let scratch = Scratch::new("hook");
+    let mut target = Target::new(&scratch, None, scratch.disk());
+    target.start(TARGET_NAME);
+    let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);
+    let words = format!("lunboot={path} ip=dhcp root=LABEL=lunboot-root rw vmtest=root");
+    let kernel = &lab().new_kernel;
+    let image = lab().image_of_initramfs_tools(kernel);
+    let machine = Machine::boot(&scratch, None, kernel, &image, &words);
+    let (machine, _) = machine.finish();
+    let source = machine.fact("root", "source");
+    assert!(source.starts_with("/dev/ublkb"), "the root is {source}");
+    target.stop();
+    scratch.check_disk(0);
+}
+
+/// The rack in its simplest form: the command line names no target, the DHCP server's option 17 does.
+/// The root is a partition, named by its PARTUUID.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn the_dhcp_root_path_names_the_target() {
+    let scratch = Scratch::new("root-path");
+    let mut network = Network::new("root-path");
+    let path = root_path(Network::HOST, 3260, TARGET_NAME);
+    network.serve_dhcp(&scratch, &format!("dhcp-option=option:root-path,{path}"));
+    let mut target = Target::new(&scratch, Some(&network), scratch.partitioned_disk());
+    target.start(TARGET_NAME);
+    let words = format!("ip=dhcp root=PARTUUID={ROOT_PARTUUID} rw vmtest=root");
+    let kernel = &lab().new_kernel;
+    let image = lab().image(kernel);
+    let machine = Machine::boot(&scratch, Some(&network), kernel, &image, &words);
+    let (machine, _) = machine.finish();
+    check_root(&machine, "/dev/ublkb0p1");
+    assert!(machine.fact("root", "address").contains("192.168.77."));
+    target.stop();
+    scratch.check_disk(1 << 20);
+}
+
+/// No DHCP, and the machine is switched on before its target: it says so, and boots without a key press when
+/// the target comes.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_machine_with_a_static_address_waits_for_its_target() {
+    let scratch = Scratch::new("static");
+    let network = Network::new("static");
+    let mut target = Target::new(&scratch, Some(&network), scratch.partitioned_disk());
+    let path = root_path(Network::HOST, target.port, TARGET_NAME);
+    let words = format!(
+        "lunboot={path} ip=192.168.77.20::192.168.77.1:255.255.255.0:diskless::off \
+         root=UUID={ROOT_UUID} rw vmtest=root"
+    );
+    let kernel = &lab().old_kernel;
+    let image = lab().image(kernel);
+    let mut machine = Machine::boot(&scratch, Some(&network), kernel, &image, &words);
+    let refused = machine.expect("192.168.77.1:3260: connection refused");
+    assert!(refused.contains("lunboot: "), "{refused}");
+    target.start(TARGET_NAME);
+    let (machine, _) = machine.finish();
+    check_root(&machine, "/dev/nbd0p1");
+    assert!(machine.fact("root", "address").contains("192.168.77.20/24"));
+    target.stop();
+    scratch.check_disk(1 << 20);
+}
+
+/// A failure never ends in silence: step, value, and what to check; then the next try.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_wrong_target_name_is_named_on_the_console() {
+    let scratch = Scratch::new("wrong-name");
+    let mut target = Target::new(&scratch, None, scratch.disk());
+    target.start(TARGET_NAME);
+    let path = root_path(USER_NETWORK_HOST, target.port, "iqn.2026-11.example.lunboot:nobody");
+    let words = format!("lunboot={path} ip=dhcp root=LABEL=lunboot-root rw");
+    let kernel = &lab().new_kernel;
+    let mut machine = Machine::boot(&scratch, None, kernel, &lab().image(kernel), &words);
+    let refusal = machine.expect("iqn.2026-11.example.lunboot:nobody");
+    assert!(refusal.contains("lunboot: login to"), "{refusal}");
+    let refusal = machine.expect("target not found (0x0203)");
+    assert!(refusal.contains("iqn.2026-11.example.lunboot:nobody"), "{refusal}");
+    // It goes on trying.
+    machine.expect("target not found (0x0203)");
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_bad_root_path_is_named_on_the_console() {
+    let scratch = Scratch::new("bad-path");
+    let words = "lunboot=iscsi:10.0.2.2::seventy:0:iqn.2026-11.example:x ip=dhcp root=LABEL=r rw";
+    let kernel = &lab().new_kernel;
+    let mut machine = Machine::boot(&scratch, None, kernel, &lab().image(kernel), words);
+    let complaint = machine.expect("seventy");
+    while machine.said("lunboot: ").iter().all(|line| !line.contains("seventy")) {
+        // The first lines are the kernel's own copy of the command line.
+        machine.expect("seventy");
+    }
+    assert!(!complaint.is_empty());
+}
