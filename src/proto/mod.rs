@@ -20,3 +20,5 @@
 
 pub mod dhcp;
 pub mod disk;
+mod lease;
+pub mod random;
