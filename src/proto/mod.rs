@@ -20,5 +20,6 @@
 
 pub mod dhcp;
 pub mod disk;
+pub mod params;
 mod lease;
 pub mod random;
