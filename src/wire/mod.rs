@@ -17,6 +17,7 @@ pub mod root_path;
 pub mod scsi;
 pub mod serial;
 pub mod text;
+pub mod ublk;
 
 /// Bytes that break the rules of their format: which thing, which field, its value, the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
