@@ -18,6 +18,7 @@ pub mod scsi;
 pub mod serial;
 pub mod text;
 pub mod ublk;
+pub mod udp;
 
 /// Bytes that break the rules of their format: which thing, which field, its value, the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
