@@ -18,14 +18,8 @@
 //!
 //! The rule for all of them: **one input, then drain every output, then sleep.**
 
-mod error;
-mod lease;
-
 pub mod dhcp;
 pub mod disk;
-pub mod login;
 pub mod params;
+mod lease;
 pub mod random;
-pub mod window;
-
-pub use error::{Error, LoginStatus};

@@ -26,6 +26,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Returns when every write that has returned is on stable storage.
     fn flush(&self) -> io::Result<()>;
 
+    /// Whether [`Store::discard`] frees anything, in little time. If not, it still makes zeroes.
+    fn can_discard(&self) -> bool;
+
     /// Frees the range; it reads as zeroes afterwards.
     fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
 

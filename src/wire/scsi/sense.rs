@@ -79,6 +79,7 @@ pub mod asc {
     pub const BUS_DEVICE_RESET: (u8, u8) = (0x29, 0x03);
     pub const CAPACITY_DATA_HAS_CHANGED: (u8, u8) = (0x2a, 0x09);
     pub const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
+    pub const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);
     pub const INTERNAL_TARGET_FAILURE: (u8, u8) = (0x44, 0x00);
     pub const PROTOCOL_SERVICE_CRC_ERROR: (u8, u8) = (0x47, 0x05);
     pub const UNEXPECTED_UNSOLICITED_DATA: (u8, u8) = (0x0c, 0x0c);
