@@ -183,9 +183,7 @@ impl LogicalUnit {
     pub fn execute(&self, cdb: &[u8; 16], data: &[u8]) -> Outcome {
         let outcome = match Cdb::parse(cdb) {
             Cdb::Read { size, lba, blocks, flags } => self.start_read(size, lba, blocks, flags),
-            Cdb::Write { size, lba, blocks, flags } => {
-                self.write(size, lba, blocks, flags, data)
-            }
+            Cdb::Write { size, lba, blocks, flags } => self.write(size, lba, blocks, flags, data),
             Cdb::TestUnitReady => Ok(Outcome::Good),
             Cdb::RequestSense { descriptor, allocation } => {
                 let none = Sense::new(SenseKey::NoSense, asc::NO_ADDITIONAL_SENSE);
@@ -605,8 +603,7 @@ const VENDOR: &[u8; 8] = b"LUNBOOT ";
 
 /// REQUEST SENSE data.
 pub(super) fn request_sense_data(sense: &Sense, descriptor: bool, allocation: u8) -> Outcome {
-    let data =
-        if descriptor { sense.emit_descriptor() } else { sense.emit_fixed().to_vec() };
+    let data = if descriptor { sense.emit_descriptor() } else { sense.emit_fixed().to_vec() };
     allocated(data, usize::from(allocation))
 }
 
@@ -795,7 +792,8 @@ mod tests {
         store.lose_cache(|| false);
         assert_eq!(store.contents()[0], 2);
         unit.execute(&write(0, 1, false), &[3; 512]);
-        let flush = Cdb::SynchronizeCache { size: CdbSize::Ten, lba: 0, blocks: 0, immediate: true };
+        let flush =
+            Cdb::SynchronizeCache { size: CdbSize::Ten, lba: 0, blocks: 0, immediate: true };
         assert_eq!(unit.execute(&flush.emit(), &[]), Outcome::Good);
         store.lose_cache(|| false);
         assert_eq!(store.contents()[0], 3);
@@ -918,7 +916,8 @@ mod tests {
             assert_eq!(sense, Sense::new(SenseKey::DataProtect, asc::WRITE_PROTECTED));
         }
         assert_eq!(store.contents()[..512], [0; 512]);
-        let mode = data(unit.execute(&[0x1a, 0, 0x3f, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[]));
+        let mode =
+            data(unit.execute(&[0x1a, 0, 0x3f, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[]));
         let mode = ModeParameters::parse(&mode, CdbSize::Six).unwrap();
         assert!(mode.write_protected && !mode.caching.unwrap().write_cache);
     }

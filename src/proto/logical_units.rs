@@ -5,7 +5,7 @@ use super::logical_unit::{
     LogicalUnit, Outcome, allocated, illegal, invalid_field, request_sense_data, standard_inquiry,
 };
 use crate::wire::scsi::{
-    Cdb, Lun, PERIPHERAL_ABSENT, Sense, SenseKey, asc, emit_report_luns,
+    Cdb, CdbSize, Lun, PERIPHERAL_ABSENT, Sense, SenseKey, asc, emit_report_luns,
 };
 
 /// The logical units of a target, by number from 0 without gaps.
@@ -81,7 +81,7 @@ impl LogicalUnits {
                 }
             }
         }
-        let control = crate::wire::scsi::CdbSize::of_opcode(cdb[0]).map(|size| size.control_byte());
+        let control = CdbSize::of_opcode(cdb[0]).map(CdbSize::control_byte);
         if let Some(byte) = control.filter(|byte| cdb[*byte] & NACA != 0) {
             return invalid_field(byte as u16, Some(2)).into();
         }

@@ -20,6 +20,8 @@
 
 pub mod dhcp;
 pub mod disk;
+pub mod logical_unit;
+pub mod logical_units;
 pub mod params;
 mod lease;
 pub mod random;
