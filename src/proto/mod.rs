@@ -18,10 +18,16 @@
 //!
 //! The rule for all of them: **one input, then drain every output, then sleep.**
 
+mod error;
+mod lease;
+
 pub mod dhcp;
 pub mod disk;
 pub mod logical_unit;
 pub mod logical_units;
+pub mod login;
 pub mod params;
-mod lease;
 pub mod random;
+pub mod window;
+
+pub use error::{Error, LoginStatus};
