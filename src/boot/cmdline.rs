@@ -211,8 +211,8 @@ impl FromStr for Root {
 
     fn from_str(text: &str) -> Result<Root, String> {
         // udev is not there to make the links; what they mean is plain enough.
-        let links: [(&str, fn(String) -> Root); 8] = [
-            ("UUID=", Root::Uuid),
+        let links = [
+            ("UUID=", Root::Uuid as fn(String) -> Root),
             ("LABEL=", Root::Label),
             ("PARTUUID=", Root::PartUuid),
             ("PARTLABEL=", Root::PartLabel),

@@ -7,4 +7,7 @@ pub mod modules;
 pub mod modules_dep;
 pub mod mount;
 pub mod probe;
+#[cfg(feature = "agent")]
 pub mod survive;
+pub mod switch_root;
+pub mod uevent;

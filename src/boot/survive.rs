@@ -1,1 +1,180 @@
-//! (being written)
+//! What a process needs that serves the disk on which the whole system lives.
+//!
+//! The daemon is started from the initramfs ([`spawn_daemon`]) and lives until reboot(2). It must not
+//! be killed by init's kill spree (`@` in argv[0], ROOT_STORAGE_DAEMONS), nor by the lack of memory,
+//! nor wait for memory that only a write to its own disk can free (prctl(2), PR_SET_IO_FLUSHER), nor
+//! hold anything of the root file system, nor lose /dev, /proc and /sys when that takes their place.
+//! Order: [`isolate`] before the root is mounted, [`protect`] at once, [`lock_memory`] when all
+//! buffers are there.
+#![allow(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+use rustix::io::{Errno, FdFlags};
+use rustix::mm::MlockAllFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::process::DumpableBehavior;
+use rustix::thread::UnshareFlags;
+
+/// argv[0] of the daemon. systemd leaves processes of root alone whose first letter is an `@`.
+pub const DAEMON_NAME: &str = "@lunboot";
+
+/// A step that failed, and what it is needed for.
+#[derive(Debug)]
+pub struct Error {
+    doing: &'static str,
+    source: io::Error,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.doing, self.source)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Turns a failed call into an [`Error`] that says what the call was for.
+fn doing<T, E: Into<io::Error>>(doing: &'static str, result: Result<T, E>) -> Result<T, Error> {
+    result.map_err(|error| Error { doing, source: error.into() })
+}
+
+/// Starts this program again as [`DAEMON_NAME`], with `arguments`, in a session of its own, with
+/// standard input and output on /dev/null. The descriptors in `keep` stay open in it under the same
+/// numbers; all others close.
+///
+/// A new program rather than a fork: argv[0] and memory are its own, whatever the caller has done.
+pub fn spawn_daemon<A: AsRef<OsStr>>(
+    arguments: &[A],
+    keep: &[BorrowedFd<'_>],
+) -> Result<Child, Error> {
+    let kept: Vec<i32> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(DAEMON_NAME).args(arguments).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let prepare = move || {
+        rustix::process::setsid()?;
+        for fd in &kept {
+            // SAFETY: the caller holds these descriptors open as BorrowedFd until spawn has
+            // returned, and the child has a copy of its table.
+            let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+            rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it only makes system calls: no allocation, no lock.
+    unsafe { command.pre_exec(prepare) };
+    doing("starting the storage daemon from /proc/self/exe", command.spawn())
+}
+
+/// Makes the calling process hard to kill and safe to wait for. What fails is returned, each with
+/// what it was for; the disk works without, so the caller warns and goes on.
+///
+/// Call it before any thread is started: threads inherit the I/O flusher state.
+pub fn protect() -> Vec<Error> {
+    let steps: [(&'static str, fn() -> io::Result<()>); 4] = [
+        ("protecting the daemon from the out-of-memory killer", || {
+            fs::write("/proc/self/oom_score_adj", "-1000\n")
+        }),
+        ("marking the daemon as I/O flusher (PR_SET_IO_FLUSHER)", set_io_flusher),
+        ("hiding the daemon's memory from other processes", || {
+            Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+        }),
+        ("ignoring SIGTERM and SIGHUP", ignore_signals),
+    ];
+    steps.into_iter().filter_map(|(what, step)| doing(what, step()).err()).collect()
+}
+
+/// The kernel must not write to our disk in order to give us memory. Others have set this and not
+/// noticed for years that it had no effect, so it is read back.
+fn set_io_flusher() -> io::Result<()> {
+    rustix::process::configure_io_flusher_behavior(true)?;
+    if rustix::process::is_io_flusher()? {
+        Ok(())
+    } else {
+        Err(io::Error::other("the kernel accepted it without effect"))
+    }
+}
+
+fn ignore_signals() -> io::Result<()> {
+    for number in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGPIPE] {
+        // SAFETY: ignoring a signal installs no handler, so no code of ours can run in one.
+        unsafe { signal(number, SigHandler::SigIgn) }?;
+    }
+    Ok(())
+}
+
+/// Keeps all memory of the process in RAM, now and later. Buffers of the data path come first, so
+/// that no page of them is missing.
+pub fn lock_memory() -> Result<(), Error> {
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE;
+    doing("locking the daemon's memory (mlockall)", rustix::mm::mlockall(flags))
+}
+
+/// Moves the process into a mount namespace of its own, whose root is a small tmpfs with /dev,
+/// /proc, /sys and /run in it and nothing else.
+///
+/// Mounts that init makes later, the root file system above all, never appear in it, so the daemon
+/// can neither hold nor unmount the disk that it serves. Its mount points lie in its own tmpfs: when
+/// the files of the initramfs are deleted, the kernel takes away what was mounted on them, in every
+/// namespace.
+pub fn isolate() -> Result<(), Error> {
+    let make_private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    doing("making a mount namespace", unshare_mounts())?;
+    doing("making its mounts private", rustix::mount::mount_change("/", make_private))?;
+
+    // /sys is there in every system, and its own content is mounted afresh below.
+    const BASE: &str = "/sys";
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let options = Some(c"size=64k,mode=755");
+    doing(
+        "mounting the daemon's root",
+        rustix::mount::mount("lunboot", BASE, "tmpfs", flags, options),
+    )?;
+    for name in ["dev", "proc", "sys", "run"] {
+        doing("making the daemon's directories", fs::create_dir(format!("{BASE}/{name}")))?;
+    }
+    doing("mounting /dev for the daemon", rustix::mount::mount_bind("/dev", "/sys/dev"))?;
+    doing("mounting /run for the daemon", rustix::mount::mount_bind("/run", "/sys/run"))?;
+    doing(
+        "mounting /proc for the daemon",
+        rustix::mount::mount("proc", "/sys/proc", "proc", flags, None),
+    )?;
+    doing(
+        "mounting /sys for the daemon",
+        rustix::mount::mount("sysfs", "/sys/sys", "sysfs", flags, None),
+    )?;
+    doing("entering the daemon's root", enter(BASE))
+}
+
+fn unshare_mounts() -> rustix::io::Result<()> {
+    // SAFETY: only file descriptors being unshared can leave a BorrowedFd dangling; this is mounts.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+}
+
+/// Makes `base`, a mount, the root of this namespace.
+fn enter(base: &str) -> rustix::io::Result<()> {
+    rustix::process::chdir(base)?;
+    match rustix::process::pivot_root(".", ".") {
+        // On a running system the old mounts would keep its file systems busy.
+        Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH)?,
+        // The initramfs cannot be left this way before Linux 7.0 (pivot_root(2)): cover it.
+        Err(Errno::INVAL) => {
+            rustix::mount::mount_move(".", "/")?;
+            rustix::process::chroot(".")?;
+        }
+        Err(error) => return Err(error),
+    }
+    rustix::process::chdir("/")
+}
