@@ -6,6 +6,7 @@ pub mod kmsg;
 pub mod modules;
 pub mod modules_dep;
 pub mod mount;
+pub mod partition_table;
 pub mod probe;
 #[cfg(feature = "agent")]
 pub mod survive;
