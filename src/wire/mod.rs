@@ -14,6 +14,7 @@ pub mod nbd;
 pub mod netlink;
 pub mod pdu;
 pub mod root_path;
+pub mod rtnetlink;
 pub mod scsi;
 pub mod serial;
 pub mod text;
