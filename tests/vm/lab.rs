@@ -150,7 +150,7 @@ impl Scratch {
     pub fn disk(&self) -> PathBuf {
         let disk = self.folder.join("disk.img");
         let mut command = Command::new("cp");
-        run(command.arg("--sparse=always").arg(lab().root.join("root.ext4")).arg(&disk));
+        run(command.arg(lab().root.join("root.ext4")).arg(&disk));
         disk
     }
 
