@@ -1,0 +1,437 @@
+//! Our DHCP client, sockets and link configuration against a real dnsmasq and a real kernel.
+//!
+//! Each test runs itself again in a network namespace of its own; the server gets another one, at
+//! the far end of a virtual cable. Needs root, `unshare`, `ip` and `dnsmasq`; without them a test
+//! is skipped with a printed reason, except in CI, where that is a failure.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lunboot::net::link::{Address, Event as LinkEvent, Link, Links, Route};
+use lunboot::net::udp::Port;
+use lunboot::proto::dhcp::{Config, DhcpClient, Event, Lease, Transmit};
+use lunboot::wire::dhcp::{CLIENT_PORT, SERVER_PORT};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+const INSIDE: &str = "LUNBOOT_TEST_INSIDE";
+const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const ROOT_PATH: &str = "iscsi:192.0.2.1::3260:0:iqn.2004-10.example:root";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_lease_is_taken_used_renewed_and_given_back() {
+    in_namespace("a_lease_is_taken_used_renewed_and_given_back", || {
+        let mut links = Links::open().unwrap();
+        // Both links have carrier, but only one of them a server (R22).
+        let silent = Cable::new(&mut links, "silent");
+        let cable = Cable::new(&mut links, "cable");
+        assert!(cable.link.is_ethernet() && !cable.link.is_ready());
+        links.set_up(silent.link.index).unwrap();
+        links.set_up(cable.link.index).unwrap();
+        let _nobody = Namespace::start(&silent, "ip link set peer up; exec sleep 1000");
+        let server =
+            Server::start(&cable, "ip addr add 192.0.2.1/24 dev peer; ip link set peer up");
+        let mut attempts = [
+            Attempt::new(wait_ready(&mut links, silent.link.index)),
+            Attempt::new(wait_ready(&mut links, cable.link.index)),
+        ];
+
+        let began = Instant::now();
+        let (winner, lease) = first_lease(&mut attempts);
+        println!("lease after {:?}", began.elapsed());
+        assert_eq!(winner, 1);
+        assert!(began.elapsed() < Duration::from_secs(2), "no wait for the silent link");
+        check_lease(&lease);
+        let [_, Attempt { link, port, client }] = &mut attempts;
+
+        configure(&mut links, link, &lease);
+        port.use_address().unwrap();
+
+        // Renewal is by unicast to the server, over the address that was just set.
+        let renewal = at_deadline(client);
+        assert_eq!((renewal.source, renewal.destination), (lease.address, SERVER));
+        assert_eq!(renewed(port, client, renewal).address, lease.address);
+
+        // The server is silent until T2; then the request is broadcast.
+        let rebinding = loop {
+            let transmit = at_deadline(client);
+            if transmit.destination.is_broadcast() {
+                break transmit;
+            }
+        };
+        assert_eq!(rebinding.source, lease.address);
+        assert_eq!(renewed(port, client, rebinding).address, lease.address);
+
+        let stored = fs::read_to_string(server.directory.path().join("leases")).unwrap();
+        let mac = hex(&link.mac.unwrap());
+        assert!(stored.contains(&format!("{mac} {} node7 01:{mac}", lease.address)), "{stored}");
+
+        client.release();
+        transmit_all(port, client);
+        // An answer to anything later shows that the release has been read.
+        client.handle_connected(Instant::now());
+        transmit_all(port, client);
+        first_lease(std::slice::from_mut(&mut attempts[1]));
+        let log = server.stop();
+        assert!(log.contains("DHCPRELEASE(peer)"), "{log}");
+    });
+}
+
+#[test]
+fn a_switch_that_keeps_its_port_shut_is_waited_for() {
+    in_namespace("a_switch_that_keeps_its_port_shut_is_waited_for", || {
+        let mut links = Links::open().unwrap();
+        let cable = Cable::new(&mut links, "cable");
+        links.set_up(cable.link.index).unwrap();
+        // A bridge with spanning tree listens and learns for twice its forward delay, whose
+        // smallest value is 2 s, before it lets anything through (R23).
+        let bridge = "ip link add switch type bridge stp_state 1 forward_delay 200;
+            ip addr add 192.0.2.1/24 dev switch; ip link set peer master switch;
+            ip link set switch up; ip link set peer up";
+        let _server = Server::start(&cable, bridge);
+        let mut attempt = [Attempt::new(wait_ready(&mut links, cable.link.index))];
+        let began = Instant::now();
+        let (_, lease) = first_lease(&mut attempt);
+        println!("lease after {:?}", began.elapsed());
+        check_lease(&lease);
+        assert!(began.elapsed() > Duration::from_secs(3), "the port was not shut at all");
+        assert!(began.elapsed() < Duration::from_secs(9), "at most 4 s after the port has opened");
+    });
+}
+
+#[test]
+fn links_that_come_and_go_are_told() {
+    in_namespace("links_that_come_and_go_are_told", || {
+        let mut links = Links::open().unwrap();
+        assert_eq!(links.poll_event().unwrap(), None);
+        let cable = Cable::new(&mut links, "late");
+        let index = cable.link.index;
+        assert!(links.list().unwrap().iter().any(|link| link.index == index));
+        let route = Route {
+            link_index: index,
+            destination: Ipv4Addr::UNSPECIFIED,
+            prefix_len: 0,
+            router: Some(SERVER),
+            source: None,
+            metric: None,
+        };
+        // The link is down. The kernel says so in words.
+        let error = links.add_route(&route).unwrap_err().to_string();
+        println!("{error}");
+        let number = "add route to 0.0.0.0/0 by 192.0.2.1 on link ";
+        assert!(error.starts_with(number), "{error}");
+        assert!(error.contains("device is not up") || error.contains("down"), "{error}");
+        run("ip link del late");
+        wait_event(&mut links, |event| {
+            matches!(event, LinkEvent::Gone(link) if link.index == index).then_some(())
+        });
+    });
+}
+
+/// One link and the client on it, as the agent has them.
+struct Attempt {
+    link: Link,
+    port: Port,
+    client: DhcpClient,
+}
+
+impl Attempt {
+    fn new(link: Link) -> Attempt {
+        let port = Port::open(link.index, CLIENT_PORT).unwrap();
+        let config = Config {
+            mac: link.mac.unwrap(),
+            host_name: b"node7".to_vec(),
+            vendor_class: b"lunboot".to_vec(),
+            root_path_wanted: true,
+        };
+        let mut client = DhcpClient::new(config, u64::from(link.index));
+        client.handle_connected(Instant::now());
+        Attempt { link, port, client }
+    }
+}
+
+/// Runs all clients until one of them has a lease: one input, drain every output, sleep.
+fn first_lease(attempts: &mut [Attempt]) -> (usize, Lease) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        for (index, Attempt { port, client, .. }) in attempts.iter_mut().enumerate() {
+            while let Some(message) = port.recv().unwrap() {
+                client.handle_message(&message, Instant::now()).unwrap();
+            }
+            client.handle_timeout(Instant::now());
+            transmit_all(port, client);
+            match client.poll_event() {
+                Some(Event::Bound(lease)) => return (index, *lease),
+                Some(other) => println!("{other:?}"),
+                None => {}
+            }
+        }
+        assert!(Instant::now() < end, "no lease in {PATIENCE:?}");
+        let deadline = attempts.iter().filter_map(|a| a.client.next_deadline()).min();
+        wait(attempts.iter().map(|attempt| &attempt.port), deadline.unwrap_or(end).min(end));
+    }
+}
+
+fn transmit_all(port: &mut Port, client: &mut DhcpClient) {
+    while let Some(Transmit { source, destination, payload }) = client.poll_transmit() {
+        port.send(source, SocketAddrV4::new(destination, SERVER_PORT), &payload).unwrap();
+    }
+}
+
+fn wait<'p>(ports: impl Iterator<Item = &'p Port>, until: Instant) {
+    let left = until.saturating_duration_since(Instant::now());
+    let fds: Vec<_> = ports.map(Port::fd).collect();
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    poll(&mut polled, Some(&Timespec::try_from(left).unwrap())).unwrap();
+}
+
+/// Lets the client believe that its next deadline has come; returns what it says.
+fn at_deadline(client: &mut DhcpClient) -> Transmit {
+    client.handle_timeout(client.next_deadline().expect("the lease has an end"));
+    assert_eq!(client.poll_event(), None);
+    client.poll_transmit().expect("a request for more time")
+}
+
+/// Sends a request for more time and waits for the server to grant it.
+fn renewed(port: &mut Port, client: &mut DhcpClient, transmit: Transmit) -> Lease {
+    let end = Instant::now() + PATIENCE;
+    let destination = SocketAddrV4::new(transmit.destination, SERVER_PORT);
+    port.send(transmit.source, destination, &transmit.payload).unwrap();
+    loop {
+        while let Some(message) = port.recv().unwrap() {
+            client.handle_message(&message, Instant::now()).unwrap();
+            match client.poll_event() {
+                Some(Event::Renewed(lease)) => return *lease,
+                other => println!("{other:?}"),
+            }
+        }
+        assert!(Instant::now() < end, "not renewed in {PATIENCE:?}");
+        wait(std::iter::once(&*port), end);
+    }
+}
+
+fn check_lease(lease: &Lease) {
+    let Lease { address, prefix_len, broadcast, routes, server, duration, options } = lease;
+    assert!((50..=99).contains(&address.octets()[3]), "{address}");
+    assert_eq!((*prefix_len, *broadcast), (24, Ipv4Addr::new(192, 0, 2, 255)));
+    assert_eq!((*server, *duration), (SERVER, Some(Duration::from_secs(120))));
+    let routes: Vec<_> = routes.iter().map(|r| (r.destination, r.prefix_len, r.router)).collect();
+    let expected = [
+        (Ipv4Addr::new(198, 51, 100, 0), 24, Ipv4Addr::new(192, 0, 2, 2)),
+        (Ipv4Addr::UNSPECIFIED, 0, SERVER),
+    ];
+    assert_eq!(routes, expected, "classless routes, not the router 192.0.2.9");
+    assert_eq!(options.root_path, ROOT_PATH.as_bytes());
+    assert_eq!(options.initiator_name, b"iqn.2004-10.example:node7");
+    assert_eq!(options.interface_mtu, Some(1400));
+    assert_eq!(options.name_servers, [Ipv4Addr::new(192, 0, 2, 53)]);
+    assert_eq!(options.domain_search, ["example.com", "rack.example.com"]);
+    assert_eq!(options.rejected, []);
+}
+
+/// Gives the lease to the kernel, and asks the kernel what it has understood.
+fn configure(links: &mut Links, link: &Link, lease: &Lease) {
+    let link_index = link.index;
+    links.set_mtu(link_index, lease.options.interface_mtu.unwrap().into()).unwrap();
+    let Lease { address, prefix_len, broadcast, .. } = *lease;
+    let address = Address { link_index, address, prefix_len, broadcast };
+    links.add_address(&address).unwrap();
+    links.add_address(&address).expect("twice is harmless");
+    for route in &lease.routes {
+        let router = (!route.router.is_unspecified()).then_some(route.router);
+        let (destination, prefix_len) = (route.destination, route.prefix_len);
+        let route =
+            Route { link_index, destination, prefix_len, router, source: None, metric: None };
+        links.add_route(&route).unwrap();
+    }
+    let shown = run(&format!("ip -4 address show dev {}", link.name));
+    assert!(shown.contains("mtu 1400"), "{shown}");
+    let expected =
+        format!("inet {}/24 brd 192.0.2.255 scope global {}", address.address, link.name);
+    assert!(shown.contains(&expected), "{shown}");
+    assert!(shown.contains("valid_lft forever"), "{shown}");
+    let shown = run("ip -4 route");
+    assert!(shown.contains("default via 192.0.2.1 dev cable"), "{shown}");
+    assert!(shown.contains("198.51.100.0/24 via 192.0.2.2 dev cable"), "{shown}");
+}
+
+/// Waits for the event that a link can be used.
+fn wait_ready(links: &mut Links, index: u32) -> Link {
+    if let Some(link) = links.list().unwrap().into_iter().find(|l| l.index == index && l.is_ready())
+    {
+        return link;
+    }
+    wait_event(links, |event| match event {
+        LinkEvent::Changed(link) if link.index == index && link.is_ready() => Some(link),
+        _ => None,
+    })
+}
+
+fn wait_event<T>(links: &mut Links, mut wanted: impl FnMut(LinkEvent) -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        while let Some(event) = links.poll_event().unwrap() {
+            if let Some(found) = wanted(event) {
+                return found;
+            }
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "no such event in {PATIENCE:?}");
+        let fd = links.fd();
+        let mut polled = [PollFd::new(&fd, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::try_from(left).unwrap())).unwrap();
+    }
+}
+
+/// A virtual cable. The near end has its name, the far end is called `peer`.
+struct Cable {
+    link: Link,
+}
+
+impl Cable {
+    fn new(links: &mut Links, name: &str) -> Cable {
+        run(&format!("ip link add {name} type veth peer name {name}-peer"));
+        let link = wait_event(links, |event| match event {
+            LinkEvent::Changed(link) if link.name == name => Some(link),
+            _ => None,
+        });
+        Cable { link }
+    }
+}
+
+/// A network namespace at the far end of a cable, and the one process in it.
+struct Namespace(Child);
+
+impl Namespace {
+    fn start(cable: &Cable, script: &str) -> Namespace {
+        let mut child = Command::new("unshare")
+            .args(["--net", "sh", "-ec", &format!("echo ready; read go; {script}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let (pid, name) = (child.id(), &cable.link.name);
+        run(&format!("ip link set {name}-peer netns {pid} name peer"));
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        Namespace(child)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A dnsmasq in a namespace of its own.
+struct Server {
+    namespace: Namespace,
+    directory: tempfile::TempDir,
+}
+
+impl Server {
+    /// Runs `setup` in the namespace and then the server on whatever has the address.
+    fn start(cable: &Cable, setup: &str) -> Server {
+        let directory = tempfile::tempdir().unwrap();
+        let configuration = directory.path().join("dnsmasq.conf");
+        fs::write(&configuration, server_configuration(directory.path())).unwrap();
+        let script = format!(
+            "{setup}; exec dnsmasq --keep-in-foreground --conf-file={}",
+            configuration.display()
+        );
+        Server { namespace: Namespace::start(cable, &script), directory }
+    }
+
+    /// Ends the server; what it has logged.
+    fn stop(self) -> String {
+        drop(self.namespace);
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+}
+
+fn server_configuration(directory: &Path) -> String {
+    let path = |name: &str| -> PathBuf { directory.join(name) };
+    format!(
+        "port=0
+user=root
+no-ping
+dhcp-authoritative
+log-dhcp
+log-facility={}
+dhcp-leasefile={}
+pid-file={}
+dhcp-range=192.0.2.50,192.0.2.99,255.255.255.0,2m
+dhcp-option=option:root-path,{ROOT_PATH}
+dhcp-option=203,iqn.2004-10.example:node7
+dhcp-option=option:mtu,1400
+dhcp-option=option:router,192.0.2.9
+dhcp-option=option:dns-server,192.0.2.53
+dhcp-option=option:domain-search,example.com,rack.example.com
+dhcp-option=option:classless-static-route,198.51.100.0/24,192.0.2.2,0.0.0.0/0,192.0.2.1
+",
+        path("log").display(),
+        path("leases").display(),
+        path("pid").display(),
+    )
+}
+
+/// Runs `body` in a network namespace that ends with it.
+fn in_namespace(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    if let Some(reason) = missing() {
+        assert!(std::env::var_os("CI").is_none(), "cannot be tested here: {reason}");
+        println!("skipped: {test}: {reason}");
+        return;
+    }
+    let status = Command::new("unshare")
+        .arg("--net")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}
+
+fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root".into());
+    }
+    let found = |name: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .chain(["/usr/sbin".into(), "/sbin".into()])
+            .any(|directory| directory.join(name).exists())
+    };
+    for (tool, package) in
+        [("unshare", "util-linux"), ("ip", "iproute2"), ("dnsmasq", "dnsmasq-base")]
+    {
+        if !found(tool) {
+            return Some(format!("needs {tool} (package {package})"));
+        }
+    }
+    let cable = "ip link add x type veth peer name y";
+    let made = Command::new("unshare").args(["--net", "sh", "-c", cable]).status();
+    (!made.is_ok_and(|status| status.success())).then(|| "the kernel makes no veth pair".into())
+}
+
+/// Runs a command line; what it has printed.
+fn run(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
