@@ -1,7 +1,7 @@
 //! What depmod wrote about kernel modules: who needs whom, who answers to which device.
 //!
 //! Reads the texts of `modules.dep`, `modules.alias`, `modules.softdep` and `modules.builtin`
-//! (depmod.d(5), modules.dep(5)); the agent loads by them at boot, the image builder prunes by them.
+//! (depmod.d(5), modules.dep(5)); the agent loads by them at boot, the builder prunes by them.
 //! Pure: text in, values out, no file is opened here. A line that cannot be read is left out and
 //! remembered in [`Index::rejected`], because one bad line must not keep a machine from booting.
 //!
@@ -134,6 +134,18 @@ impl Index {
     /// Whether a module of that name is part of the kernel itself.
     pub fn is_builtin(&self, name: &str) -> bool {
         self.builtin.contains(&normalise(name))
+    }
+
+    /// What `modules.dep` writes behind a module: its dependencies, what is needed first last.
+    pub fn needs<'a>(&'a self, module: &'a Module) -> impl Iterator<Item = &'a Module> {
+        module.needs.iter().map(|&at| &self.modules[at])
+    }
+
+    /// Names of what is part of the kernel itself, sorted.
+    pub fn builtins(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.builtin.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     /// The soft dependencies written for a module.
