@@ -1,6 +1,7 @@
 //! Floor 2: what a machine needs before it has a root: arguments, modules, mounts, survival.
 
 pub mod cmdline;
+pub mod find_root;
 pub mod ip_argument;
 pub mod kmsg;
 pub mod modules;
