@@ -19,15 +19,23 @@
 //! The rule for all of them: **one input, then drain every output, then sleep.**
 
 mod error;
+mod initiator;
 mod lease;
 
 pub mod dhcp;
+pub mod command;
 pub mod disk;
 pub mod logical_unit;
 pub mod logical_units;
 pub mod login;
 pub mod params;
 pub mod random;
+pub mod session;
 pub mod window;
 
+mod probe;
+mod task;
+
 pub use error::{Error, LoginStatus};
+pub use initiator::Patience;
+pub use probe::{Disk, Identity};

@@ -1,0 +1,730 @@
+//! One connection of an initiator, from login to logout (RFC 7143 §8.1.1).
+//!
+//! [`Initiator`] moves the PDUs of the tasks that it is given; it owns none of them, because they
+//! outlive it: the session brings them to the next connection. Its memory is allocated once and used
+//! again for every connection.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::command::{Outcome, Transfer};
+use super::login::{LoggedIn, Login, LoginConfig, Step};
+use super::params::{LOGIN_DATA_SEGMENT_BYTES_MAX, Negotiated};
+use super::task::{Chunk, Slot, TaskTable};
+use super::window::CommandWindow;
+use crate::wire::frame::{DataEnd, Digests, FrameError, Reader, Writer};
+use crate::wire::pdu::{
+    AsyncMessage, DataIn, DataOut, Itt, LogoutRequest, NopIn, NopOut, R2t, Response, ScsiCommand,
+    ScsiResponse, StatusSns, TaskAttribute, TextRequest, TextResponse, Ttt,
+};
+use crate::wire::scsi::{ScsiStatus, Sense};
+use crate::wire::serial::Sn;
+use crate::wire::text::Text;
+
+/// How patient a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// How long the answer to a login request may take.
+    pub login: Duration,
+    /// Silence after which the target is asked whether it is there.
+    pub idle: Duration,
+    /// How long its answer to that may take.
+    pub ping: Duration,
+}
+
+impl Default for Patience {
+    /// A slow NAS may take a minute to answer a login; a silent peer is found within ten seconds.
+    fn default() -> Patience {
+        Patience {
+            login: Duration::from_secs(60),
+            idle: Duration::from_secs(5),
+            ping: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What happened on the connection.
+#[derive(Debug)]
+pub(super) enum Happened {
+    /// The login is through.
+    LoggedIn(LoggedIn),
+    /// The command of this slot is over; its flight holds the outcome.
+    Finished(Slot),
+    /// A text exchange ended with this text.
+    Text(Vec<u8>),
+    /// The target confirmed the logout.
+    LoggedOut,
+}
+
+/// Tags of PDUs that are no SCSI commands: above all slots, see [`super::task::SLOTS_MAX`].
+const PING_ITT: Itt = Itt(0xfffe);
+const LOGOUT_ITT: Itt = Itt(0xfffd);
+const TEXT_ITT: Itt = Itt(0xfffc);
+
+/// Size of the stream buffer: a batch of small PDUs comes with one system call.
+const STREAM_BYTES: usize = 32 * 1024;
+
+/// From this length on, data is received past the stream buffer.
+const DIRECT_BYTES_MIN: u32 = 4096;
+
+/// Room for headers and small data that wait to be sent.
+const STAGE_BYTES: usize = 32 * 1024;
+
+/// Most R2Ts that may be open for all tasks together; a target that opens more is not sane.
+const BURSTS_MAX: usize = 4096;
+
+/// Most text of one exchange in the full feature phase: some thousand targets.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// One connection.
+pub(super) struct Initiator {
+    phase: Phase,
+    patience: Patience,
+    reader: Reader,
+    writer: Writer<Chunk>,
+    receiving: Receiving,
+    /// Where data segments go that belong to no buffer: text, sense data, pings.
+    scratch: Vec<u8>,
+    /// Whether the last `recv_space` was a task's buffer.
+    direct: bool,
+    bursts: VecDeque<Burst>,
+    negotiated: Negotiated,
+    window: CommandWindow,
+    exp_stat_sn: Sn,
+    text: Vec<u8>,
+    happened: VecDeque<Happened>,
+    heard: Option<Instant>,
+    pinged: Option<Instant>,
+}
+
+enum Phase {
+    Closed,
+    InLogin { login: Option<Login>, deadline: Instant },
+    FullFeature,
+    InLogout { deadline: Instant },
+}
+
+/// What the bytes after the current header are for.
+enum Receiving {
+    Header,
+    /// A PDU that is handled when its data segment is in the scratch buffer.
+    Scratch {
+        response: Response,
+        filled: usize,
+    },
+    /// Data-In that goes straight into the buffer of its task.
+    Place {
+        data_in: DataIn,
+        slot: Slot,
+        at: usize,
+    },
+}
+
+/// Data that the target is waiting for.
+struct Burst {
+    slot: Slot,
+    itt: Itt,
+    ttt: Ttt,
+    lun: u64,
+    data_sn: Sn,
+    /// Next byte to send, from the beginning of the command's data.
+    offset: u32,
+    remaining: u32,
+}
+
+impl Initiator {
+    /// A connection for at most `slots` tasks that takes data segments of `max_recv_bytes`.
+    pub(super) fn new(patience: Patience, slots: usize, max_recv_bytes: u32) -> Initiator {
+        let scratch = max_recv_bytes.max(LOGIN_DATA_SEGMENT_BYTES_MAX) as usize;
+        Initiator {
+            phase: Phase::Closed,
+            patience,
+            reader: Reader::new(STREAM_BYTES, LOGIN_DATA_SEGMENT_BYTES_MAX),
+            writer: Writer::new(STAGE_BYTES, 2 * slots + 64),
+            receiving: Receiving::Header,
+            scratch: vec![0; scratch],
+            direct: false,
+            bursts: VecDeque::with_capacity(BURSTS_MAX),
+            negotiated: Negotiated::default(),
+            window: CommandWindow::new(Sn(0)),
+            exp_stat_sn: Sn(0),
+            text: Vec::new(),
+            happened: VecDeque::with_capacity(slots + 8),
+            heard: None,
+            pinged: None,
+        }
+    }
+
+    /// The transport is up: begins the login.
+    pub(super) fn connected(&mut self, config: &LoginConfig, now: Instant) {
+        self.reader.reset(LOGIN_DATA_SEGMENT_BYTES_MAX);
+        self.writer.reset(|_| ());
+        self.receiving = Receiving::Header;
+        self.direct = false;
+        self.bursts.clear();
+        self.text.clear();
+        self.happened.clear();
+        (self.heard, self.pinged) = (Some(now), None);
+        let (login, request, text) = Login::start(config, Sn(1));
+        self.writer.push(&request.emit(), text.as_bytes());
+        let deadline = now + self.patience.login;
+        self.phase = Phase::InLogin { login: Some(login), deadline };
+    }
+
+    /// The transport is gone, or is to be closed.
+    pub(super) fn disconnected(&mut self) {
+        self.phase = Phase::Closed;
+        self.writer.reset(|_| ());
+        self.bursts.clear();
+        self.happened.clear();
+    }
+
+    /// Whether commands can be sent.
+    pub(super) fn is_logged_in(&self) -> bool {
+        matches!(self.phase, Phase::FullFeature)
+    }
+
+    /// What was agreed on at login.
+    pub(super) fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
+    }
+
+    /// The next thing that happened.
+    pub(super) fn poll_happened(&mut self) -> Option<Happened> {
+        self.happened.pop_front()
+    }
+
+    /// Whether [`Initiator::issue`] may be called now.
+    pub(super) fn can_issue(&self) -> bool {
+        self.is_logged_in()
+            && self.window.is_open()
+            && self.bursts.len() < BURSTS_MAX
+            && self.writer.has_room(0)
+    }
+
+    /// Sends the command of a task, with as much of its data as may go unasked.
+    pub(super) fn issue(&mut self, slot: Slot, lun: u64, tasks: &mut TaskTable) {
+        debug_assert!(self.can_issue());
+        let itt = tasks.take_off(slot);
+        let task = tasks.task_mut(slot);
+        let (read, write, expected_data_bytes) = match task.command.transfer {
+            Transfer::None => (false, false, 0),
+            Transfer::In(bytes) => (true, false, bytes),
+            Transfer::Out(bytes) => (false, true, bytes),
+        };
+        let outgoing = if write { expected_data_bytes } else { 0 };
+        let agreed = &self.negotiated;
+        let unasked = outgoing.min(agreed.first_burst_bytes);
+        let immediate = if agreed.immediate_data { unasked.min(agreed.max_send_bytes) } else { 0 };
+        let unsolicited = if agreed.initial_r2t { 0 } else { unasked - immediate };
+        let bhs = ScsiCommand {
+            immediate: false,
+            final_pdu: unsolicited == 0,
+            read,
+            write,
+            attribute: TaskAttribute::Simple,
+            lun,
+            itt,
+            expected_data_bytes,
+            cmd_sn: self.window.advance(),
+            exp_stat_sn: self.exp_stat_sn,
+            cdb: task.command.cdb,
+            data_bytes: immediate,
+        }
+        .emit();
+        let start = task.base;
+        if immediate == 0 {
+            self.writer.push(&bhs, &[]);
+        } else {
+            task.flight.as_mut().expect("it has just taken off").unsent += 1;
+            let chunk = Chunk { slot, start, len: immediate };
+            self.writer.push_payload(&bhs, chunk, tasks.bytes(chunk));
+        }
+        if unsolicited > 0 {
+            tasks.task_mut(slot).flight.as_mut().expect("it has just taken off").bursts += 1;
+            self.bursts.push_back(Burst {
+                slot,
+                itt,
+                ttt: Ttt::RESERVED,
+                lun: 0,
+                data_sn: Sn(0),
+                offset: immediate,
+                remaining: unsolicited,
+            });
+        }
+    }
+
+    /// Turns data that the target waits for into Data-Out PDUs, as long as there is room.
+    pub(super) fn pump(&mut self, tasks: &mut TaskTable) {
+        while self.writer.has_room(0) {
+            let Some(burst) = self.bursts.front_mut() else { return };
+            let len = burst.remaining.min(self.negotiated.max_send_bytes);
+            let final_pdu = len == burst.remaining;
+            let bhs = DataOut {
+                final_pdu,
+                lun: burst.lun,
+                itt: burst.itt,
+                ttt: burst.ttt,
+                exp_stat_sn: self.exp_stat_sn,
+                data_sn: burst.data_sn,
+                buffer_offset: burst.offset,
+                data_bytes: len,
+            }
+            .emit();
+            let slot = burst.slot;
+            let task = tasks.task_mut(slot);
+            let chunk = Chunk { slot, start: task.base + burst.offset, len };
+            burst.data_sn = burst.data_sn.next();
+            burst.offset += len;
+            burst.remaining -= len;
+            let flight = task.flight.as_mut().expect("a burst belongs to a task in flight");
+            flight.unsent += 1;
+            if final_pdu {
+                flight.bursts -= 1;
+                self.bursts.pop_front();
+            }
+            self.writer.push_payload(&bhs, chunk, tasks.bytes(chunk));
+        }
+    }
+
+    /// Asks for the targets that the other side has (RFC 7143 Appendix C).
+    pub(super) fn send_targets(&mut self) {
+        let mut text = Text::new();
+        text.push("SendTargets", "All");
+        self.send_text(Ttt::RESERVED, true, &text);
+    }
+
+    fn send_text(&mut self, ttt: Ttt, final_pdu: bool, text: &Text) {
+        let request = TextRequest {
+            immediate: true,
+            final_pdu,
+            continues: false,
+            lun: 0,
+            itt: TEXT_ITT,
+            ttt,
+            cmd_sn: self.window.cmd_sn(),
+            exp_stat_sn: self.exp_stat_sn,
+            data_bytes: text.as_bytes().len() as u32,
+        };
+        self.writer.push(&request.emit(), text.as_bytes());
+    }
+
+    /// Ends the session in the good way.
+    pub(super) fn log_out(&mut self, now: Instant) {
+        let request = LogoutRequest {
+            immediate: true,
+            reason: 0,
+            itt: LOGOUT_ITT,
+            cid: 0,
+            cmd_sn: self.window.cmd_sn(),
+            exp_stat_sn: self.exp_stat_sn,
+        };
+        self.writer.push(&request.emit(), &[]);
+        self.phase = Phase::InLogout { deadline: now + self.patience.ping };
+    }
+
+    /// Where the next bytes from the transport go.
+    pub(super) fn recv_space<'a>(&'a mut self, tasks: &'a mut TaskTable) -> &'a mut [u8] {
+        self.direct = false;
+        if let Receiving::Place { slot, at, .. } = self.receiving {
+            let wanted = self.reader.direct();
+            if wanted >= DIRECT_BYTES_MIN {
+                self.direct = true;
+                return &mut tasks.task_mut(slot).buffer[at..][..wanted as usize];
+            }
+        }
+        self.reader.space()
+    }
+
+    /// `count` bytes came to where [`Initiator::recv_space`] said.
+    pub(super) fn received(
+        &mut self,
+        count: usize,
+        now: Instant,
+        tasks: &mut TaskTable,
+    ) -> Result<(), Error> {
+        (self.heard, self.pinged) = (Some(now), None);
+        match &mut self.receiving {
+            Receiving::Place { slot, at, .. } if self.direct => {
+                self.reader.took_direct(&tasks.task(*slot).buffer[*at..][..count]);
+                *at += count;
+            }
+            _ => self.reader.filled(count),
+        }
+        while self.advance(now, tasks)? {}
+        Ok(())
+    }
+
+    /// One step in what has been received; false if the rest is still missing.
+    fn advance(&mut self, now: Instant, tasks: &mut TaskTable) -> Result<bool, Error> {
+        match &mut self.receiving {
+            Receiving::Header => {
+                let Some((header, bhs)) = self.reader.poll_header().map_err(frame_error)? else {
+                    return Ok(false);
+                };
+                self.receiving = match Response::parse(&bhs)? {
+                    Response::DataIn(data_in) => self.place(data_in, tasks)?,
+                    response => Receiving::Scratch { response, filled: 0 },
+                };
+                debug_assert!(header.data_bytes as usize <= self.scratch.len());
+                Ok(true)
+            }
+            Receiving::Scratch { response, filled } => {
+                *filled += self.reader.take(&mut self.scratch[*filled..]);
+                let (response, filled) = (*response, *filled);
+                let Some(end) = self.reader.poll_end() else { return Ok(false) };
+                self.receiving = Receiving::Header;
+                good(end)?;
+                self.handle(response, filled, now, tasks)?;
+                Ok(true)
+            }
+            Receiving::Place { data_in, slot, at } => {
+                *at += self.reader.take(&mut tasks.task_mut(*slot).buffer[*at..]);
+                let (data_in, slot) = (*data_in, *slot);
+                let Some(end) = self.reader.poll_end() else { return Ok(false) };
+                self.receiving = Receiving::Header;
+                good(end)?;
+                self.handle_data_in(&data_in, slot, tasks);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Finds the place for the data of a Data-In; nothing is written before all of it is checked.
+    fn place(&self, data_in: DataIn, tasks: &TaskTable) -> Result<Receiving, Error> {
+        let misbehaved = |rule| Err(Error::PeerMisbehaved { pdu: "SCSI Data-In", rule });
+        if !self.is_logged_in() {
+            return misbehaved("comes outside the full feature phase");
+        }
+        let Some(slot) = tasks.find(data_in.itt) else {
+            return misbehaved("belongs to no command");
+        };
+        let task = tasks.task(slot);
+        let flight = task.flight.as_ref().expect("the task was found in flight");
+        let Transfer::In(expected) = task.command.transfer else {
+            return misbehaved("answers a command that reads nothing");
+        };
+        if flight.outcome.is_some() {
+            return misbehaved("comes after the status of its command");
+        }
+        if data_in.data_sn != flight.data_sn {
+            return misbehaved("has a DataSN out of order");
+        }
+        // DataPDUInOrder and DataSequenceInOrder are Yes, so there is only one right offset.
+        if data_in.data_bytes > 0 && data_in.buffer_offset != flight.received {
+            return misbehaved("leaves a gap or overlaps");
+        }
+        if data_in.data_bytes > expected - flight.received {
+            return misbehaved("brings more than was asked for");
+        }
+        let at = (task.base + flight.received) as usize;
+        Ok(Receiving::Place { data_in, slot, at })
+    }
+
+    fn handle_data_in(&mut self, data_in: &DataIn, slot: Slot, tasks: &mut TaskTable) {
+        self.window.update(&data_in.sns);
+        let flight = tasks.task_mut(slot).flight.as_mut().expect("it was placed for a flight");
+        flight.received += data_in.data_bytes;
+        flight.data_sn = flight.data_sn.next();
+        let received_bytes = flight.received;
+        if let Some(status) = data_in.status {
+            self.count_status(&data_in.sns);
+            let status = ScsiStatus::from_code(status);
+            let outcome = Outcome::Status { status, sense: None, received_bytes };
+            self.finish(slot, outcome, tasks);
+        }
+    }
+
+    fn handle(
+        &mut self,
+        response: Response,
+        data_bytes: usize,
+        now: Instant,
+        tasks: &mut TaskTable,
+    ) -> Result<(), Error> {
+        let misbehaved = |pdu, rule| Err(Error::PeerMisbehaved { pdu, rule });
+        if let Response::Login(response) = response {
+            return self.handle_login(&response, data_bytes, now);
+        }
+        if !matches!(self.phase, Phase::FullFeature | Phase::InLogout { .. }) {
+            return misbehaved("PDU", "must wait until the login is over");
+        }
+        match response {
+            Response::ScsiResponse(response) => self.handle_status(&response, data_bytes, tasks),
+            Response::R2t(r2t) => self.handle_r2t(&r2t, tasks),
+            Response::NopIn(nop) => self.handle_nop(&nop),
+            Response::Text(response) => self.handle_text(&response, data_bytes),
+            Response::Logout(response) => {
+                self.count_status(&response.sns);
+                self.happened.push_back(Happened::LoggedOut);
+                Ok(())
+            }
+            Response::AsyncMessage(message) => self.handle_async(&message),
+            Response::Reject(reject) => {
+                self.count_status(&reject.sns);
+                Err(Error::Rejected { reason: reject.reason })
+            }
+            Response::TaskManagement(_) => {
+                misbehaved("Task Management Function Response", "answers a request never made")
+            }
+            Response::Unknown(_) => misbehaved("PDU", "has an opcode that no target may send"),
+            Response::Login(_) | Response::DataIn(_) => {
+                unreachable!("login responses and data were handled before")
+            }
+        }
+    }
+
+    fn handle_login(
+        &mut self,
+        response: &crate::wire::pdu::LoginResponse,
+        data_bytes: usize,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let Phase::InLogin { login, deadline } = &mut self.phase else {
+            let rule = "comes when there is no login";
+            return Err(Error::PeerMisbehaved { pdu: "Login Response", rule });
+        };
+        let login = login.take().expect("a login waits for each response");
+        match login.handle(response, &self.scratch[..data_bytes])? {
+            Step::Request(next, request, text) => {
+                self.writer.push(&request.emit(), text.as_bytes());
+                *deadline = now + self.patience.login;
+                self.phase =
+                    Phase::InLogin { login: Some(next), deadline: now + self.patience.login };
+            }
+            Step::Done(logged_in) => {
+                let agreed = logged_in.negotiated;
+                let Digests { header, data } = agreed.digests;
+                self.reader.agree(Digests { header, data }, agreed.max_recv_bytes);
+                self.writer.agree(agreed.digests);
+                self.negotiated = agreed;
+                self.window = CommandWindow::new(logged_in.cmd_sn);
+                self.window.update(&logged_in.sns);
+                self.exp_stat_sn = logged_in.sns.stat_sn.next();
+                self.phase = Phase::FullFeature;
+                self.happened.push_back(Happened::LoggedIn(logged_in));
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_status(
+        &mut self,
+        response: &ScsiResponse,
+        data_bytes: usize,
+        tasks: &mut TaskTable,
+    ) -> Result<(), Error> {
+        self.count_status(&response.sns);
+        let misbehaved = |rule| Err(Error::PeerMisbehaved { pdu: "SCSI Response", rule });
+        let Some(slot) = tasks.find(response.itt) else {
+            return misbehaved("belongs to no command");
+        };
+        let flight = tasks.task(slot).flight.expect("the task was found in flight");
+        if flight.outcome.is_some() {
+            return misbehaved("answers a command for the second time");
+        }
+        let outcome = if response.response == 0 {
+            Outcome::Status {
+                status: ScsiStatus::from_code(response.status),
+                sense: sense(&self.scratch[..data_bytes]),
+                received_bytes: flight.received,
+            }
+        } else {
+            Outcome::TargetFailure(response.response)
+        };
+        self.finish(slot, outcome, tasks);
+        Ok(())
+    }
+
+    fn handle_r2t(&mut self, r2t: &R2t, tasks: &mut TaskTable) -> Result<(), Error> {
+        self.window.update(&r2t.sns);
+        let misbehaved = |rule| Err(Error::PeerMisbehaved { pdu: "Ready To Transfer", rule });
+        let Some(slot) = tasks.find(r2t.itt) else { return misbehaved("belongs to no command") };
+        let task = tasks.task_mut(slot);
+        let Transfer::Out(total) = task.command.transfer else {
+            return misbehaved("asks for the data of a command that writes nothing");
+        };
+        let flight = task.flight.as_mut().expect("the task was found in flight");
+        let end = r2t.buffer_offset.checked_add(r2t.desired_bytes);
+        if r2t.desired_bytes == 0 || end.is_none_or(|end| end > total) {
+            return misbehaved("asks for bytes outside the command's data");
+        }
+        if r2t.desired_bytes > self.negotiated.max_burst_bytes {
+            return misbehaved("asks for more than MaxBurstLength");
+        }
+        if r2t.ttt == Ttt::RESERVED {
+            return misbehaved("has the reserved Target Transfer Tag");
+        }
+        if flight.outcome.is_some() || r2t.r2t_sn != flight.r2t_sn {
+            return misbehaved("has an R2TSN out of order");
+        }
+        if self.bursts.len() >= BURSTS_MAX {
+            return misbehaved("is one of too many at once");
+        }
+        flight.r2t_sn = flight.r2t_sn.next();
+        flight.bursts += 1;
+        self.bursts.push_back(Burst {
+            slot,
+            itt: r2t.itt,
+            ttt: r2t.ttt,
+            lun: r2t.lun,
+            data_sn: Sn(0),
+            offset: r2t.buffer_offset,
+            remaining: r2t.desired_bytes,
+        });
+        Ok(())
+    }
+
+    fn handle_nop(&mut self, nop: &NopIn) -> Result<(), Error> {
+        if nop.itt != Itt::RESERVED {
+            self.count_status(&nop.sns);
+        } else {
+            self.window.update(&nop.sns);
+        }
+        // An answer is wanted. If the stage is full the target gets none, and sees our data instead.
+        if nop.ttt != Ttt::RESERVED && self.writer.has_room(0) {
+            let answer = NopOut {
+                immediate: true,
+                lun: nop.lun,
+                itt: Itt::RESERVED,
+                ttt: nop.ttt,
+                cmd_sn: self.window.cmd_sn(),
+                exp_stat_sn: self.exp_stat_sn,
+                data_bytes: 0,
+            };
+            self.writer.push(&answer.emit(), &[]);
+        }
+        Ok(())
+    }
+
+    fn handle_text(&mut self, response: &TextResponse, data_bytes: usize) -> Result<(), Error> {
+        self.count_status(&response.sns);
+        let misbehaved = |rule| Err(Error::PeerMisbehaved { pdu: "Text Response", rule });
+        if response.itt != TEXT_ITT {
+            return misbehaved("answers a request never made");
+        }
+        if self.text.len() + data_bytes > TEXT_BYTES_MAX {
+            return misbehaved("makes the text longer than 1 MiB");
+        }
+        self.text.extend_from_slice(&self.scratch[..data_bytes]);
+        if response.final_pdu {
+            self.happened.push_back(Happened::Text(std::mem::take(&mut self.text)));
+        } else {
+            self.send_text(response.ttt, !response.continues, &Text::new());
+        }
+        Ok(())
+    }
+
+    fn handle_async(&mut self, message: &AsyncMessage) -> Result<(), Error> {
+        self.count_status(&message.sns);
+        match message.event {
+            // A SCSI event: what it is about comes again as a unit attention.
+            0 => Ok(()),
+            // Log out, will drop, negotiate again: a new connection is the answer to each.
+            1..=4 => Err(Error::TargetClosing),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, slot: Slot, outcome: Outcome, tasks: &mut TaskTable) {
+        let flight = tasks.task_mut(slot).flight.as_mut().expect("only a flight can finish");
+        flight.outcome = Some(outcome);
+        if flight.is_over() {
+            self.happened.push_back(Happened::Finished(slot));
+        }
+    }
+
+    fn count_status(&mut self, sns: &StatusSns) {
+        self.window.update(sns);
+        self.exp_stat_sn = sns.stat_sn.next();
+    }
+
+    /// The next bytes for the transport; returns how many of `slices` were filled.
+    pub(super) fn transmit<'a>(&'a self, slices: &mut [&'a [u8]], tasks: &'a TaskTable) -> usize {
+        self.writer.gather(slices, |chunk| tasks.bytes(chunk))
+    }
+
+    /// `count` bytes of them went out.
+    pub(super) fn sent(&mut self, count: usize, tasks: &mut TaskTable) {
+        let happened = &mut self.happened;
+        self.writer.sent(count, |chunk| {
+            let flight = tasks.task_mut(chunk.slot).flight.as_mut();
+            let flight = flight.expect("a chunk belongs to a task in flight");
+            flight.unsent -= 1;
+            if flight.is_over() {
+                happened.push_back(Happened::Finished(chunk.slot));
+            }
+        });
+    }
+
+    /// When [`Initiator::handle_timeout`] is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Closed => None,
+            Phase::InLogin { deadline, .. } | Phase::InLogout { deadline } => Some(deadline),
+            Phase::FullFeature => match (self.pinged, self.heard) {
+                (Some(pinged), _) => Some(pinged + self.patience.ping),
+                (None, Some(heard)) => Some(heard + self.patience.idle),
+                (None, None) => None,
+            },
+        }
+    }
+
+    /// Time has passed: asks a silent target whether it is there, or gives the connection up.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
+        if self.next_deadline().is_none_or(|deadline| now < deadline) {
+            return Ok(());
+        }
+        let timed_out = |waiting_for, after| Err(Error::TimedOut { waiting_for, after });
+        match self.phase {
+            Phase::Closed => Ok(()),
+            Phase::InLogin { .. } => timed_out("answer to the login", self.patience.login),
+            Phase::InLogout { .. } => timed_out("answer to the logout", self.patience.ping),
+            Phase::FullFeature if self.pinged.is_some() => {
+                timed_out("sign of life", self.patience.idle + self.patience.ping)
+            }
+            Phase::FullFeature => {
+                self.pinged = Some(now);
+                if self.writer.has_room(0) {
+                    self.ping();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn ping(&mut self) {
+        let ping = NopOut {
+            immediate: true,
+            lun: 0,
+            itt: PING_ITT,
+            ttt: Ttt::RESERVED,
+            cmd_sn: self.window.cmd_sn(),
+            exp_stat_sn: self.exp_stat_sn,
+            data_bytes: 0,
+        };
+        self.writer.push(&ping.emit(), &[]);
+    }
+}
+
+/// Sense data stands behind its two length bytes (RFC 7143 §11.4.7.2).
+fn sense(data: &[u8]) -> Option<Sense> {
+    let (length, rest) = data.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    Sense::parse(rest.get(..length).unwrap_or(rest)).ok()
+}
+
+fn good(end: DataEnd) -> Result<(), Error> {
+    match end {
+        DataEnd::Good => Ok(()),
+        DataEnd::DigestError => Err(Error::DigestError { part: "data" }),
+    }
+}
+
+fn frame_error(error: FrameError) -> Error {
+    match error {
+        FrameError::Malformed(malformed) => Error::Malformed(malformed),
+        FrameError::HeaderDigest => Error::DigestError { part: "header" },
+    }
+}

@@ -1,0 +1,589 @@
+//! An iSCSI session: it outlives its connections, so that the block layer sees only latency.
+//!
+//! Each request is in exactly one place: *waiting* to be sent, *delayed* until the target may be
+//! asked again, *in flight*, or *done*. When a connection is lost, everything in flight goes back to
+//! waiting in the order in which it was submitted; the next login has the same ISID and so makes the
+//! target forget what it still had of the old one before anything is sent again (RFC 7143 §6.3.5).
+//!
+//! The driving contract is that of [`crate::proto`].
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::command::{Outcome, Verdict, encode, judge, synchronize_cache};
+use super::disk::{self, Buffer, Completion, Op, Request, Tag};
+use super::initiator::{Happened, Initiator, Patience};
+use super::login::{LoggedIn, LoginConfig};
+use super::params::Negotiated;
+use super::probe::{Disk, Next, PROBE_BYTES, Probe};
+use super::task::{Owner, Slot, TaskTable};
+
+/// What a session is for.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Who logs in where.
+    pub login: LoginConfig,
+    /// The eight bytes of the LUN, big-endian.
+    pub lun: u64,
+    /// Patience of one connection.
+    pub patience: Patience,
+    /// How soon to connect again.
+    pub retry: Retry,
+    /// Most requests at once.
+    pub requests_max: usize,
+    /// Longest READ or WRITE, in bytes.
+    pub transfer_bytes_max: u32,
+}
+
+/// How soon to connect again after a failure: at once if the connection had worked, then after
+/// `first`, doubling up to `max`, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// First pause.
+    pub first: Duration,
+    /// Longest pause as long as the disk was never there: at boot.
+    pub max: Duration,
+    /// Longest pause once the disk was there: a machine waits for its root.
+    pub max_live: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry {
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(30),
+            max_live: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the session wants from its driver, or wants it to know.
+#[derive(Debug)]
+pub enum Event {
+    /// Open a transport, then call `handle_connected` or `handle_disconnected`.
+    Connect,
+    /// Close the transport; `handle_disconnected` is not expected.
+    Disconnect,
+    /// The login is through; the unit is being looked at.
+    LoggedIn(LoggedIn),
+    /// The disk is there for the first time.
+    Ready(Box<Disk>),
+    /// The disk is there again; so many requests are sent again.
+    Resumed {
+        /// How long it was away.
+        away: Duration,
+        /// Requests that were waiting for it.
+        waiting: usize,
+    },
+    /// A connection or login failed, or the unit cannot be used; the session goes on trying.
+    Trouble {
+        /// What it was.
+        error: Error,
+        /// Number of the failure since the disk was last there, from 1.
+        attempt: u32,
+        /// How long until the next attempt.
+        retry_after: Duration,
+    },
+    /// A request failed for good; it was completed with an error.
+    RequestFailed {
+        /// What it was.
+        op: Op,
+        /// Its first sector of 512 bytes that failed.
+        start_sector: u64,
+        /// How the target answered.
+        outcome: Outcome,
+    },
+    /// The session was ended as asked.
+    LoggedOut,
+}
+
+/// Longest time that a transport may take to come up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a command is sent that the target keeps aborting.
+const TRIES_MAX: u32 = 20;
+
+enum State {
+    /// Waiting for the next attempt.
+    XptWait { deadline: Instant },
+    /// The driver is opening a transport.
+    Connecting { deadline: Instant },
+    /// Login, and then the probe.
+    InLogin { probe: Option<Probe> },
+    /// Requests are being served.
+    LoggedIn,
+    /// The session is to end: everything in flight, then the logout.
+    InLogout { sent: bool },
+    /// Over.
+    Free,
+}
+
+/// A session with one logical unit.
+pub struct Session {
+    config: SessionConfig,
+    state: State,
+    initiator: Initiator,
+    tasks: TaskTable,
+    waiting: VecDeque<Slot>,
+    delayed: Vec<Slot>,
+    done: VecDeque<Completion>,
+    events: VecDeque<Event>,
+    disk: Option<Disk>,
+    /// Failures since the disk was last there.
+    attempts: u32,
+    /// When the disk went away.
+    away_since: Option<Instant>,
+    probe_buffer: Option<Buffer>,
+    reconnects: u64,
+}
+
+impl Session {
+    /// A session that will ask for its first transport at once.
+    pub fn new(config: SessionConfig, now: Instant) -> Session {
+        // One slot more, for the commands of the probe.
+        let slots = config.requests_max + 1;
+        let max_recv_bytes = config.login.offer.max_recv_bytes;
+        Session {
+            state: State::XptWait { deadline: now },
+            initiator: Initiator::new(config.patience, slots, max_recv_bytes),
+            tasks: TaskTable::new(slots),
+            waiting: VecDeque::with_capacity(slots),
+            delayed: Vec::with_capacity(slots),
+            done: VecDeque::with_capacity(slots),
+            events: VecDeque::with_capacity(slots + 16),
+            disk: None,
+            attempts: 0,
+            away_since: None,
+            probe_buffer: Some(vec![0; PROBE_BYTES].into()),
+            reconnects: 0,
+            config,
+        }
+    }
+
+    /// The disk, once it was seen.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// Whether requests are being served at the moment.
+    pub fn is_logged_in(&self) -> bool {
+        matches!(self.state, State::LoggedIn)
+    }
+
+    /// What was agreed on at the last login.
+    pub fn negotiated(&self) -> &Negotiated {
+        self.initiator.negotiated()
+    }
+
+    /// How often the session had to log in again.
+    pub fn reconnects(&self) -> u64 {
+        self.reconnects
+    }
+
+    /// Requests that were taken and are not done.
+    pub fn requests(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Takes a request. There may be at most `requests_max` of them.
+    pub fn submit(&mut self, request: Request, now: Instant) {
+        let Request { tag, op, start_sector, sectors, buffer } = request;
+        let owner = Owner::Block { tag, op, start_sector, sectors, flushing: op == Op::Flush };
+        let slot = self.tasks.insert(owner, buffer).expect("no more requests than were agreed on");
+        self.waiting.push_back(slot);
+        self.pump(now);
+    }
+
+    /// Ends the session: nothing more is taken, what is in flight is finished, then it logs out.
+    pub fn log_out(&mut self, now: Instant) {
+        match self.state {
+            State::LoggedIn => {
+                self.state = State::InLogout { sent: false };
+                self.pump(now);
+            }
+            State::InLogout { .. } | State::Free => {}
+            _ => {
+                self.give_up();
+                self.events.push_back(Event::LoggedOut);
+            }
+        }
+    }
+
+    /// Completes every request with an error: the patience is over.
+    pub fn give_up(&mut self) {
+        self.initiator.disconnected();
+        self.waiting.clear();
+        self.delayed.clear();
+        for slot in 0..self.tasks.slots_count() {
+            let Some(task) = self.tasks.take(slot) else { continue };
+            match task.owner {
+                Owner::Block { tag, .. } => {
+                    let result = Err(disk::Error::GivenUp);
+                    self.done.push_back(Completion { tag, result, buffer: task.buffer });
+                }
+                Owner::Probe => self.probe_buffer = Some(task.buffer),
+            }
+        }
+        if !matches!(self.state, State::Free) {
+            self.events.push_back(Event::Disconnect);
+            self.state = State::Free;
+        }
+    }
+
+    /// The transport that was asked for is up.
+    pub fn handle_connected(&mut self, now: Instant) {
+        if !matches!(self.state, State::Connecting { .. }) {
+            return;
+        }
+        self.initiator.connected(&self.config.login, now);
+        self.state = State::InLogin { probe: None };
+    }
+
+    /// The transport could not be opened, or is gone.
+    pub fn handle_disconnected(&mut self, error: Error, now: Instant) {
+        match self.state {
+            State::XptWait { .. } | State::Free => {}
+            State::InLogout { sent: true } => self.logged_out(),
+            _ => self.fail(error, now),
+        }
+    }
+
+    /// Where the next bytes from the transport go.
+    pub fn recv_space(&mut self) -> &mut [u8] {
+        self.initiator.recv_space(&mut self.tasks)
+    }
+
+    /// `count` bytes came to where [`Session::recv_space`] said.
+    pub fn received(&mut self, count: usize, now: Instant) {
+        if !self.has_transport() {
+            return;
+        }
+        let result = self.initiator.received(count, now, &mut self.tasks);
+        // What came before the error is as good as ever.
+        self.drain_happened(now);
+        match result {
+            Ok(()) => self.pump(now),
+            Err(error) if self.has_transport() => self.fail(error, now),
+            Err(_) => {}
+        }
+    }
+
+    /// A deadline may have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.state {
+            State::XptWait { deadline } if deadline <= now => {
+                self.state = State::Connecting { deadline: now + CONNECT_TIMEOUT };
+                self.events.push_back(Event::Connect);
+            }
+            State::Connecting { deadline } if deadline <= now => {
+                let error = Error::TimedOut { waiting_for: "connection", after: CONNECT_TIMEOUT };
+                self.fail(error, now);
+            }
+            State::InLogin { .. } | State::LoggedIn | State::InLogout { .. } => {
+                if let Err(error) = self.initiator.handle_timeout(now) {
+                    self.fail(error, now);
+                } else {
+                    self.pump(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Session::handle_timeout`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let own = match self.state {
+            State::XptWait { deadline } | State::Connecting { deadline } => Some(deadline),
+            State::Free => None,
+            _ => self.initiator.next_deadline(),
+        };
+        let delayed = self.delayed.iter().filter_map(|slot| self.tasks.task(*slot).not_before);
+        let delayed = if self.has_transport() { delayed.min() } else { None };
+        own.into_iter().chain(delayed).min()
+    }
+
+    /// The next slices for the transport; returns how many of `slices` were filled.
+    pub fn poll_transmit<'a>(&'a self, slices: &mut [&'a [u8]]) -> usize {
+        if self.has_transport() { self.initiator.transmit(slices, &self.tasks) } else { 0 }
+    }
+
+    /// `count` bytes of them went out.
+    pub fn sent(&mut self, count: usize, now: Instant) {
+        if self.has_transport() {
+            self.initiator.sent(count, &mut self.tasks);
+            self.drain_happened(now);
+            self.pump(now);
+        }
+    }
+
+    /// The next finished request.
+    pub fn poll_completion(&mut self) -> Option<Completion> {
+        self.done.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn has_transport(&self) -> bool {
+        matches!(self.state, State::InLogin { .. } | State::LoggedIn | State::InLogout { .. })
+    }
+
+    /// The connection is over; everything that was in flight waits again.
+    fn fail(&mut self, error: Error, now: Instant) {
+        let was_live = matches!(self.state, State::LoggedIn | State::InLogout { .. });
+        if matches!(self.state, State::InLogout { .. }) {
+            // Whoever wants to leave is not held back by a target that is gone.
+            self.give_up();
+            self.events.push_back(Event::LoggedOut);
+            return;
+        }
+        self.disconnect();
+        if was_live {
+            self.away_since = Some(now);
+        }
+        let retry_after = self.pause(was_live);
+        self.attempts += 1;
+        self.state = State::XptWait { deadline: now + retry_after };
+        self.events.push_back(Event::Trouble { error, attempt: self.attempts, retry_after });
+    }
+
+    fn pause(&self, was_live: bool) -> Duration {
+        if was_live {
+            return Duration::ZERO;
+        }
+        let retry = &self.config.retry;
+        let max = if self.disk.is_some() { retry.max_live } else { retry.max };
+        let doublings = self.attempts.min(16);
+        retry.first.saturating_mul(1 << doublings).min(max)
+    }
+
+    fn disconnect(&mut self) {
+        self.initiator.disconnected();
+        self.events.push_back(Event::Disconnect);
+        self.waiting.clear();
+        self.delayed.clear();
+        let probes = self.tasks.slots(|task| task.owner == Owner::Probe).next();
+        if let Some(slot) = probes {
+            self.probe_buffer = Some(self.tasks.remove(slot).buffer);
+        }
+        let tasks = &mut self.tasks;
+        self.waiting.extend(tasks.slots(|_| true));
+        self.waiting.make_contiguous().sort_unstable_by_key(|slot| tasks.task(*slot).sequence);
+        for slot in &self.waiting {
+            let task = tasks.task_mut(*slot);
+            (task.flight, task.not_before) = (None, None);
+        }
+    }
+
+    fn drain_happened(&mut self, now: Instant) {
+        while let Some(happened) = self.initiator.poll_happened() {
+            match happened {
+                Happened::LoggedIn(logged_in) => {
+                    self.events.push_back(Event::LoggedIn(logged_in));
+                    self.state = State::InLogin { probe: Some(Probe::new(self.config.lun)) };
+                    self.send_probe(None);
+                }
+                Happened::Finished(slot) => match self.tasks.task(slot).owner {
+                    Owner::Probe => self.finish_probe(slot, now),
+                    Owner::Block { .. } => self.finish(slot, now),
+                },
+                Happened::LoggedOut => self.logged_out(),
+                Happened::Text(_) => {}
+            }
+        }
+    }
+
+    fn logged_out(&mut self) {
+        self.disconnect();
+        self.state = State::Free;
+        self.events.push_back(Event::LoggedOut);
+    }
+
+    fn send_probe(&mut self, not_before: Option<Instant>) {
+        let State::InLogin { probe: Some(probe) } = &self.state else { return };
+        let command = probe.command();
+        let buffer = self.probe_buffer.take().expect("one probe command at a time");
+        let slot = self.tasks.insert(Owner::Probe, buffer).expect("a slot is kept for the probe");
+        let task = self.tasks.task_mut(slot);
+        (task.command, task.not_before) = (command, not_before);
+        match not_before {
+            None => self.waiting.push_front(slot),
+            Some(_) => self.delayed.push(slot),
+        }
+    }
+
+    fn finish_probe(&mut self, slot: Slot, now: Instant) {
+        let task = self.tasks.remove(slot);
+        let outcome = task.flight.and_then(|flight| flight.outcome);
+        let outcome = outcome.expect("a finished command has an outcome");
+        let State::InLogin { probe: Some(probe) } = &mut self.state else {
+            self.probe_buffer = Some(task.buffer);
+            return;
+        };
+        let next = probe.handle(&outcome, &task.buffer, self.config.transfer_bytes_max);
+        self.probe_buffer = Some(task.buffer);
+        match next {
+            Ok(Next::Command) => self.send_probe(None),
+            Ok(Next::Wait(pause)) => self.send_probe(Some(now + pause)),
+            Ok(Next::Found(disk)) => self.found(disk, now),
+            Err(error) => self.fail(error, now),
+        }
+    }
+
+    fn found(&mut self, found: Disk, now: Instant) {
+        if let Some(known) = &self.disk {
+            if let Some(difference) = difference(known, &found) {
+                self.fail(Error::LogicalUnit(difference.into()), now);
+                return;
+            }
+            let away = self.away_since.take().map_or(Duration::ZERO, |since| now - since);
+            self.reconnects += 1;
+            self.events.push_back(Event::Resumed { away, waiting: self.waiting.len() });
+        } else {
+            self.disk = Some(found.clone());
+            self.events.push_back(Event::Ready(Box::new(found)));
+        }
+        self.attempts = 0;
+        self.state = State::LoggedIn;
+    }
+
+    /// A command of the block layer is over.
+    fn finish(&mut self, slot: Slot, now: Instant) {
+        let task = self.tasks.task_mut(slot);
+        let flight = task.flight.take().expect("a finished command was in flight");
+        let outcome = flight.outcome.expect("a finished command has an outcome");
+        let Owner::Block { tag, op, start_sector, sectors, flushing } = &mut task.owner else {
+            unreachable!("probes are finished elsewhere");
+        };
+        let mut verdict = judge(&outcome, task.command.transfer);
+        if *flushing && verdict == Verdict::Fail(disk::Error::Unsupported) {
+            // A unit that does not know SYNCHRONIZE CACHE has no cache.
+            verdict = Verdict::Done;
+        }
+        let result = match verdict {
+            Verdict::Done => {
+                if *flushing {
+                    Ok(())
+                } else {
+                    *start_sector += u64::from(task.covered);
+                    *sectors -= task.covered;
+                    if matches!(op, Op::Read | Op::Write { .. }) {
+                        task.base += task.covered * 512;
+                    }
+                    task.tries = 0;
+                    let fua_by_command = self.disk.as_ref().is_some_and(|d| d.geometry.fua);
+                    *flushing = *sectors == 0
+                        && match op {
+                            Op::Write { fua } => *fua && !fua_by_command,
+                            // WRITE SAME has no FUA bit.
+                            Op::WriteZeroes { fua, .. } => *fua,
+                            _ => false,
+                        };
+                    if *sectors > 0 || *flushing {
+                        self.waiting.push_front(slot);
+                        return;
+                    }
+                    Ok(())
+                }
+            }
+            Verdict::Retry { after, endless } => {
+                task.tries += u32::from(!endless);
+                if task.tries < TRIES_MAX {
+                    if after.is_zero() {
+                        self.waiting.push_front(slot);
+                    } else {
+                        task.not_before = Some(now + after);
+                        self.delayed.push(slot);
+                    }
+                    return;
+                }
+                Err(disk::Error::Io)
+            }
+            Verdict::Fail(error) => Err(error),
+        };
+        let (tag, op, start_sector) = (*tag, *op, *start_sector);
+        self.complete(slot, tag, result);
+        if result.is_err() {
+            self.events.push_back(Event::RequestFailed { op, start_sector, outcome });
+        }
+    }
+
+    fn complete(&mut self, slot: Slot, tag: Tag, result: Result<(), disk::Error>) {
+        let buffer = self.tasks.remove(slot).buffer;
+        self.done.push_back(Completion { tag, result, buffer });
+    }
+
+    /// Sends what can be sent.
+    fn pump(&mut self, now: Instant) {
+        let probing = match &self.state {
+            State::InLogin { probe } => probe.is_some(),
+            State::LoggedIn | State::InLogout { sent: false } => false,
+            _ => return,
+        };
+        self.wake_delayed(now);
+        self.initiator.pump(&mut self.tasks);
+        while self.initiator.can_issue() {
+            let Some(slot) = self.waiting.front().copied() else { break };
+            if probing && self.tasks.task(slot).owner != Owner::Probe {
+                break;
+            }
+            self.waiting.pop_front();
+            self.prepare(slot);
+            self.initiator.issue(slot, self.config.lun, &mut self.tasks);
+        }
+        self.initiator.pump(&mut self.tasks);
+        if matches!(self.state, State::InLogout { sent: false }) && self.tasks.len() == 0 {
+            self.initiator.log_out(now);
+            self.state = State::InLogout { sent: true };
+        }
+    }
+
+    fn wake_delayed(&mut self, now: Instant) {
+        let (tasks, waiting) = (&mut self.tasks, &mut self.waiting);
+        self.delayed.retain(|slot| {
+            let task = tasks.task_mut(*slot);
+            let due = task.not_before.is_none_or(|not_before| not_before <= now);
+            if due {
+                task.not_before = None;
+                waiting.push_front(*slot);
+            }
+            !due
+        });
+    }
+
+    /// Makes the next command of a request.
+    fn prepare(&mut self, slot: Slot) {
+        let task = self.tasks.task_mut(slot);
+        let Owner::Block { op, start_sector, sectors, flushing, .. } = task.owner else { return };
+        let disk = self.disk.as_ref().expect("requests are sent when the disk is known");
+        (task.command, task.covered) = if flushing {
+            (synchronize_cache(), 0)
+        } else {
+            encode(op, start_sector, sectors, &disk.geometry, &mut task.buffer)
+        };
+    }
+}
+
+/// Why a disk that came back is not the one that was there, or `None` if it is.
+fn difference(known: &Disk, found: &Disk) -> Option<&'static str> {
+    if known.identity != found.identity {
+        return Some(
+            "another disk answers under the same name (its serial number or designator differs): \
+             nothing is written to it; bring the old one back",
+        );
+    }
+    let (known, found) = (&known.geometry, &found.geometry);
+    if known.logical_block_bytes != found.logical_block_bytes {
+        return Some("the disk has come back with another block size: bring the old one back");
+    }
+    if found.blocks < known.blocks {
+        return Some("the disk has come back smaller than it was: bring the old size back");
+    }
+    if found.read_only && !known.read_only {
+        return Some("the disk has come back write-protected: make it writable again");
+    }
+    None
+}
