@@ -1,1 +1,701 @@
-//! (being written)
+//! ublk: the kernel hands us the requests of /dev/ublkbN as completions of io_uring commands.
+//!
+//! Data mode is COPY (since 6.0): a tag's buffer is the memory that the driver copies to and from.
+//! While a tag's fetch command is with the kernel, its slot owns the buffer and the driver may
+//! write into it; when the command completes, the buffer moves out in the [`Request`]; it comes
+//! back in the [`Completion`] and its address goes to the kernel with the next fetch. Where a
+//! buffer is, is the variant of [`Slot`], so nobody can touch one that the driver may write to.
+//!
+//! One thread, one ring: the thread that opens the device serves it (before 6.16 the driver
+//! insists). Control commands that may sleep are carried out by the kernel's own workers. START_DEV
+//! is only submitted by [`Ublk::open`], because in kernels before 7.0 it reads partition tables
+//! from the new disk, that is from us; its answer is met in [`Ublk::poll_request`].
+//!
+//! The device is made so that another process can take it over when this one dies
+//! (`UBLK_F_USER_RECOVERY_REISSUE`). The interface is described in `linux/ublk_cmd.h` and in
+//! the kernel's `Documentation/block/ublk.rst`.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use log::{debug, error, warn};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::uring::{Completed, Ring};
+use super::{BlockDevice, OpenError, check, errno, request_bytes_max};
+use crate::proto::disk::{Buffer, Completion, Error, Geometry, Op, Request, Tag};
+use crate::wire::ublk::{self as abi, ControlCommand, DeviceInfo, IoCommand, IoDescriptor, Params};
+
+/// How long [`Ublk::open`] waits for the driver: some kernels hang in ADD_DEV for ever.
+pub const OPEN_SECONDS_MAX: u64 = 5;
+
+/// A ublk device with one queue.
+pub struct Ublk {
+    ring: Ring,
+    control: Control,
+    device_id: u32,
+    queue: Queue,
+    state: State,
+    /// /dev/ublkbN, from the moment it exists.
+    path: Option<PathBuf>,
+}
+
+/// From START_DEV to nothing left. Each state but `Live` and `Gone` waits for a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// START_DEV is with the kernel; `stop` was called meanwhile or not.
+    Starting {
+        stop: bool,
+    },
+    /// /dev/ublkbN exists.
+    Live,
+    /// To be stopped: the disk is being opened, its cache written back, and it is being closed.
+    /// STOP_DEV does not do that in all kernels, and the cache is lost then. Kernel workers do it,
+    /// because it waits for us to serve the writes.
+    Opening,
+    Syncing {
+        disk: RawFd,
+    },
+    Closing,
+    /// STOP_DEV is with the kernel.
+    Stopping,
+    /// The disk is gone; tags are still with the kernel, which gives them back now.
+    Draining,
+    /// DEL_DEV is with the kernel.
+    Deleting,
+    /// Nothing is left.
+    Gone,
+}
+
+impl Ublk {
+    /// Makes a device and begins to start it. Waits for the driver at most [`OPEN_SECONDS_MAX`].
+    pub fn open(geometry: &Geometry, queue_depth: u16) -> Result<Ublk, OpenError> {
+        check(geometry)?;
+        let deadline = Instant::now() + Duration::from_secs(OPEN_SECONDS_MAX);
+        let queue_depth = queue_depth.clamp(1, abi::QUEUE_DEPTH_MAX);
+
+        let mut control = Control::open()?;
+        // Every tag has at most one command, and there is at most one control command.
+        let mut ring = Ring::new(u32::from(queue_depth) + 1).map_err(failed("io_uring_setup"))?;
+
+        let features = control.features(&mut ring, deadline)?;
+        let wanted = abi::F_USER_RECOVERY | abi::F_USER_RECOVERY_REISSUE;
+        let asked = DeviceInfo {
+            queues: 1,
+            queue_depth,
+            io_buffer_bytes_max: request_bytes_max(geometry),
+            device_id: abi::ANY_DEVICE,
+            flags: features.map_or(wanted, |has| has & (wanted | abi::F_CMD_IOCTL_ENCODE)),
+        };
+        let info = control.add_device(&mut ring, asked, deadline)?;
+        debug!("ublk: made device {}: features {features:x?}, got {info:x?}", info.device_id);
+
+        match Queue::prepare(&mut ring, &mut control, geometry, &info, deadline) {
+            Ok(queue) => {
+                // From here on the driver may write into the buffers, and requests come.
+                ring.submit().map_err(failed("START_DEV"))?;
+                let state = State::Starting { stop: false };
+                Ok(Ublk { ring, control, device_id: info.device_id, queue, state, path: None })
+            }
+            Err(error) => {
+                control.delete_at_once(&mut ring, info.device_id, deadline);
+                Err(error)
+            }
+        }
+    }
+
+    /// The end of a control command, or of nothing that we know.
+    fn handle_control(&mut self, result: i32) -> io::Result<()> {
+        let outcome = check_result(result);
+        match self.state {
+            State::Starting { stop } => {
+                if outcome.is_ok() {
+                    self.path = Some(PathBuf::from(format!("/dev/ublkb{}", self.device_id)));
+                    self.state = State::Live;
+                }
+                if outcome.is_err() {
+                    self.begin_stop()?;
+                } else if stop {
+                    self.begin_write_back()?;
+                }
+                outcome.map_err(|error| wrap("ublk: START_DEV", error))
+            }
+            State::Opening => {
+                if let Err(error) = outcome {
+                    warn!("ublk: open the disk to write back its cache: {error}");
+                    return self.begin_stop();
+                }
+                self.state = State::Syncing { disk: result };
+                self.ring.push_fsync(result, CONTROL)
+            }
+            State::Syncing { disk } => {
+                if let Err(error) = outcome {
+                    warn!("ublk: write back the cache of the disk: {error}");
+                }
+                self.state = State::Closing;
+                self.ring.push_close(disk, CONTROL)
+            }
+            State::Closing => self.begin_stop(),
+            State::Stopping => {
+                if let Err(error) = outcome {
+                    warn!("ublk: STOP_DEV: {error}");
+                }
+                self.path = None;
+                self.state = State::Draining;
+                self.delete_when_drained()
+            }
+            State::Deleting => {
+                match outcome {
+                    // Kernels before 6.8 or so have only the form that waits until nobody holds
+                    // the device, and we do not any more.
+                    Err(error) if self.control.has_async_delete && is_unknown(&error) => {
+                        self.control.has_async_delete = false;
+                        return self.control.delete(&mut self.ring, self.device_id);
+                    }
+                    Err(error) => warn!("ublk: DEL_DEV: {error}"),
+                    Ok(()) => {}
+                }
+                self.state = State::Gone;
+                Ok(())
+            }
+            State::Live | State::Draining | State::Gone => {
+                error!("ublk: a control command ended that nobody sent, with {result}");
+                Ok(())
+            }
+        }
+    }
+
+    /// The fetch of a tag came back: with a request, or because the device goes away.
+    fn handle_fetched(&mut self, tag: u16, result: i32) -> io::Result<Option<Request>> {
+        let slot = &mut self.queue.slots[usize::from(tag)];
+        let Slot::Kernel(buffer) = std::mem::replace(slot, OUT) else {
+            return Err(io::Error::other(format!("ublk: tag {tag} came back twice")));
+        };
+        self.queue.in_kernel -= 1;
+        if let Err(error) = check_result(result) {
+            *slot = Slot::Idle(buffer);
+            match self.state {
+                State::Opening | State::Syncing { .. } | State::Closing => {}
+                State::Stopping | State::Deleting | State::Gone => {}
+                State::Draining => self.delete_when_drained()?,
+                State::Live | State::Starting { .. } => {
+                    // Somebody else has stopped the device: clean up behind them.
+                    match &mut self.state {
+                        State::Starting { stop } => *stop = true,
+                        _ => self.begin_stop()?,
+                    }
+                    return Err(wrap("ublk: the device was taken away", error));
+                }
+            }
+            return Ok(None);
+        }
+        let descriptor = self.queue.descriptor(tag);
+        match request(tag, descriptor, buffer) {
+            Ok(request) => Ok(Some(request)),
+            Err(completion) => {
+                error!("ublk: refused a request of the kernel: {descriptor:x?}");
+                self.complete(completion)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn begin_write_back(&mut self) -> io::Result<()> {
+        self.state = State::Opening;
+        self.path = None;
+        let path = CString::new(format!("/dev/ublkb{}", self.device_id))?;
+        // The kernel may read it at any time, even after we were dropped; so it is never freed.
+        self.ring.push_open(Box::leak(path.into_boxed_c_str()), CONTROL)
+    }
+
+    fn begin_stop(&mut self) -> io::Result<()> {
+        self.state = State::Stopping;
+        self.control.push(&mut self.ring, abi::STOP_DEV, self.device_id, 0, 0)
+    }
+
+    /// The driver waits with the last step until our character device is closed, and that is
+    /// possible only when no tag is with the kernel.
+    fn delete_when_drained(&mut self) -> io::Result<()> {
+        if self.queue.in_kernel > 0 {
+            return Ok(());
+        }
+        self.queue.close();
+        self.state = State::Deleting;
+        self.control.delete(&mut self.ring, self.device_id)
+    }
+}
+
+impl BlockDevice for Ublk {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.ring.fd()
+    }
+
+    fn poll_request(&mut self) -> io::Result<Option<Request>> {
+        while let Some(Completed { user_data, result }) = self.ring.pop() {
+            match u16::try_from(user_data) {
+                Ok(tag) => {
+                    if let Some(request) = self.handle_fetched(tag, result)? {
+                        return Ok(Some(request));
+                    }
+                }
+                Err(_) => self.handle_control(result)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn complete(&mut self, completion: Completion) -> io::Result<()> {
+        let Completion { tag, result, buffer } = completion;
+        let index = usize::from(tag.0);
+        let Some(Slot::Out { done_bytes }) = self.queue.slots.get(index) else {
+            return Err(io::Error::other(format!("ublk: tag {} is completed twice", tag.0)));
+        };
+        let result = match result {
+            Ok(()) => *done_bytes,
+            Err(error) => -errno(error).raw_os_error(),
+        };
+        self.queue.slots[index] = Slot::Idle(buffer);
+        self.queue.fetch(&mut self.ring, &self.control, abi::COMMIT_AND_FETCH_REQ, tag.0, result)
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        self.ring.submit()
+    }
+
+    fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        match &mut self.state {
+            State::Starting { stop } => {
+                *stop = true;
+                Ok(())
+            }
+            State::Live => self.begin_write_back(),
+            State::Opening | State::Syncing { .. } | State::Closing => Ok(()),
+            State::Stopping | State::Draining | State::Deleting | State::Gone => Ok(()),
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.state == State::Gone
+    }
+}
+
+/// /dev/ublk-control and the memory that its commands point to.
+struct Control {
+    file: OwnedFd,
+    /// Commands have the numbers of ioctls.
+    ioctl_encode: bool,
+    /// DEL_DEV_ASYNC is worth a try.
+    has_async_delete: bool,
+    /// What commands read and the driver writes. Never freed: a command that hangs may come to its
+    /// end at any time, and a hundred bytes for each device of the process are nothing.
+    memory: NonNull<ControlMemory>,
+}
+
+/// As large as the largest of the structures; the alignment is that of a C structure.
+#[repr(C, align(8))]
+struct ControlMemory([u8; CONTROL_MEMORY_BYTES]);
+
+const CONTROL_MEMORY_BYTES: usize = 64;
+const _: () = assert!(DeviceInfo::BYTES <= CONTROL_MEMORY_BYTES);
+const _: () = assert!(Params::BYTES <= CONTROL_MEMORY_BYTES);
+
+impl Control {
+    fn open() -> Result<Self, OpenError> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::open("/dev/ublk-control", flags, Mode::empty()).map_err(
+            |error| match error {
+                Errno::NOENT | Errno::NODEV | Errno::NXIO => OpenError::Missing {
+                    driver: DRIVER,
+                    module: "ublk_drv",
+                    source: wrap("open /dev/ublk-control", error.into()),
+                },
+                _ => failed("open /dev/ublk-control")(error.into()),
+            },
+        )?;
+        let memory = NonNull::from(Box::leak(Box::new(ControlMemory([0; CONTROL_MEMORY_BYTES]))));
+        Ok(Control { file, ioctl_encode: true, has_async_delete: true, memory })
+    }
+
+    /// What the driver can do, or `None` if it is too old to tell (before 6.5).
+    fn features(&mut self, ring: &mut Ring, by: Instant) -> Result<Option<u64>, OpenError> {
+        let mut bytes = [0; 8];
+        match self.run(ring, abi::GET_FEATURES, abi::ANY_DEVICE, &mut bytes, by) {
+            Ok(()) => {
+                let features = u64::from_ne_bytes(bytes);
+                self.ioctl_encode = features & abi::F_CMD_IOCTL_ENCODE != 0;
+                Ok(Some(features))
+            }
+            Err(OpenError::Io { .. }) => {
+                self.ioctl_encode = false;
+                self.has_async_delete = false;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn add_device(
+        &mut self,
+        ring: &mut Ring,
+        asked: DeviceInfo,
+        by: Instant,
+    ) -> Result<DeviceInfo, OpenError> {
+        let mut bytes = asked.emit();
+        self.run(ring, abi::ADD_DEV, asked.device_id, &mut bytes, by)?;
+        Ok(DeviceInfo::parse(&bytes))
+    }
+
+    /// Sends a command and waits for its end. `bytes` go to the driver and come back from it.
+    fn run(
+        &mut self,
+        ring: &mut Ring,
+        command: u32,
+        device_id: u32,
+        bytes: &mut [u8],
+        deadline: Instant,
+    ) -> Result<(), OpenError> {
+        let step = command_name(command);
+        // SAFETY: `memory` is valid for ever, and no command is with the kernel now: this function
+        // waits for each, and is not called again after one was given up.
+        let memory = unsafe { &mut self.memory.as_mut().0 };
+        memory[..bytes.len()].copy_from_slice(bytes);
+        self.push(ring, command, device_id, bytes.len() as u16, 0).map_err(failed(step))?;
+        let ended = loop {
+            if let Some(ended) = ring.pop() {
+                break ended;
+            }
+            if !ring.wait(deadline).map_err(failed(step))? {
+                let seconds = OPEN_SECONDS_MAX;
+                return Err(OpenError::TimedOut { driver: DRIVER, waiting_for: step, seconds });
+            }
+        };
+        check_result(ended.result).map_err(failed(step))?;
+        // SAFETY: as above; the command has ended.
+        bytes.copy_from_slice(unsafe { &self.memory.as_ref().0[..bytes.len()] });
+        Ok(())
+    }
+
+    /// Queues a command whose buffer, if it has one, is the control memory.
+    fn push(
+        &self,
+        ring: &mut Ring,
+        command: u32,
+        device_id: u32,
+        length: u16,
+        data: u64,
+    ) -> io::Result<()> {
+        let address = if length > 0 { self.memory.as_ptr() as u64 } else { 0 };
+        let body = ControlCommand { device_id, length, address, data }.emit();
+        // SAFETY: the control memory is never freed, and nobody reads or writes it while a command
+        // with a buffer is with the kernel.
+        unsafe { ring.push(self.file.as_fd(), self.number(command), body, CONTROL) }
+    }
+
+    /// Queues the deletion of a device whose character device we have closed.
+    fn delete(&self, ring: &mut Ring, device_id: u32) -> io::Result<()> {
+        let command = if self.has_async_delete { abi::DEL_DEV_ASYNC } else { abi::DEL_DEV };
+        self.push(ring, command, device_id, 0, 0)
+    }
+
+    /// Removes a device that could not be finished. The reason for that is the error to report.
+    fn delete_at_once(&mut self, ring: &mut Ring, device_id: u32, deadline: Instant) {
+        let mut outcome = Ok(());
+        if self.has_async_delete {
+            outcome = self.run(ring, abi::DEL_DEV_ASYNC, device_id, &mut [], deadline);
+        }
+        if !self.has_async_delete || outcome.is_err() {
+            outcome = self.run(ring, abi::DEL_DEV, device_id, &mut [], deadline);
+        }
+        if let Err(error) = outcome {
+            warn!("ublk: device {device_id} stays behind: {error}");
+        }
+    }
+
+    fn number(&self, command: u32) -> u32 {
+        // The commands that are younger than the ioctl numbers have no others.
+        match command {
+            abi::GET_FEATURES | abi::DEL_DEV_ASYNC => abi::ioctl_number(command),
+            _ if self.ioctl_encode => abi::ioctl_number(command),
+            _ => command,
+        }
+    }
+}
+
+/// One queue: its character device, its descriptors, its tags. More queues would be more of these,
+/// each with a ring and a thread.
+struct Queue {
+    id: u16,
+    /// /dev/ublkcN and what it maps; `None` once the device is being deleted.
+    file: Option<(File, Descriptors)>,
+    slots: Box<[Slot]>,
+    /// How many slots are [`Slot::Kernel`].
+    in_kernel: usize,
+}
+
+/// Where the buffer of a tag is.
+enum Slot {
+    /// Here, but its fetch command is with the kernel, which may write into it.
+    Kernel(Buffer),
+    /// In a request that was handed out; its success is to be reported with this number.
+    Out { done_bytes: i32 },
+    /// Here.
+    Idle(Buffer),
+}
+
+/// A slot in the middle of a change.
+const OUT: Slot = Slot::Out { done_bytes: 0 };
+
+impl Queue {
+    /// Everything between ADD_DEV and START_DEV, and the submission of the latter.
+    fn prepare(
+        ring: &mut Ring,
+        control: &mut Control,
+        geometry: &Geometry,
+        info: &DeviceInfo,
+        deadline: Instant,
+    ) -> Result<Self, OpenError> {
+        let id = info.device_id;
+        let mut params = params(geometry, info.io_buffer_bytes_max).emit();
+        control.run(ring, abi::SET_PARAMS, id, &mut params, deadline)?;
+
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::open(format!("/dev/ublkc{id}"), flags, Mode::empty())
+            .map_err(|error| failed("open /dev/ublkcN")(error.into()))?;
+        let descriptors = Descriptors::map(file.as_fd(), info.queue_depth)
+            .map_err(failed("mmap of /dev/ublkcN"))?;
+
+        let depth = usize::from(info.queue_depth);
+        let buffer = || Slot::Idle(vec![0; info.io_buffer_bytes_max as usize].into_boxed_slice());
+        let mut queue = Queue {
+            id: 0,
+            file: Some((file.into(), descriptors)),
+            slots: (0..depth).map(|_| buffer()).collect(),
+            in_kernel: 0,
+        };
+        for tag in 0..info.queue_depth {
+            queue.fetch(ring, control, abi::FETCH_REQ, tag, 0).map_err(failed("FETCH_REQ"))?;
+        }
+        let pid = u64::from(std::process::id());
+        control.push(ring, abi::START_DEV, id, 0, pid).map_err(failed("START_DEV"))?;
+        Ok(queue)
+    }
+
+    /// Gives a tag and its buffer to the kernel, with the result of the request before, if any.
+    fn fetch(
+        &mut self,
+        ring: &mut Ring,
+        control: &Control,
+        command: u32,
+        tag: u16,
+        result: i32,
+    ) -> io::Result<()> {
+        let slot = &mut self.slots[usize::from(tag)];
+        let Some((file, _)) = &self.file else {
+            // The device is gone, and with it whoever waited for this.
+            return Ok(());
+        };
+        let Slot::Idle(mut buffer) = std::mem::replace(slot, OUT) else {
+            return Err(io::Error::other(format!("ublk: tag {tag} has no buffer to fetch with")));
+        };
+        let address = buffer.as_mut_ptr() as u64;
+        let body = IoCommand { queue_id: self.id, tag, result, address }.emit();
+        *slot = Slot::Kernel(buffer);
+        self.in_kernel += 1;
+        // SAFETY: the buffer stays untouched in `Slot::Kernel` until this command's completion
+        // has come; if we are dropped before, it is leaked.
+        unsafe { ring.push(file.as_fd(), control.number(command), body, tag.into()) }
+    }
+
+    /// The request that the tag's completed fetch stands for.
+    fn descriptor(&mut self, tag: u16) -> IoDescriptor {
+        let (_, descriptors) = self.file.as_ref().expect("a tag came back, so the device is open");
+        let descriptor = descriptors.read(tag);
+        // Flushes, discards and zeroes are done in full or not at all, and have no length.
+        let has_data = matches!(descriptor.operation, abi::OP_READ | abi::OP_WRITE);
+        let sectors = if has_data { descriptor.sectors } else { 0 };
+        let done_bytes = i32::try_from(u64::from(sectors) * 512).unwrap_or(0);
+        self.slots[usize::from(tag)] = Slot::Out { done_bytes };
+        descriptor
+    }
+
+    fn close(&mut self) {
+        self.file = None;
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Without a stop the driver may go on writing to buffers until it has noticed that we are
+        // gone, which is after this. They are given up instead of freed.
+        for slot in &mut self.slots {
+            if let Slot::Kernel(buffer) = std::mem::replace(slot, OUT) {
+                std::mem::forget(buffer);
+            }
+        }
+    }
+}
+
+/// The descriptors of a queue: written by the driver, mapped read-only.
+struct Descriptors {
+    start: NonNull<u8>,
+    length: usize,
+    depth: u16,
+}
+
+impl Descriptors {
+    fn map(file: BorrowedFd<'_>, depth: u16) -> io::Result<Self> {
+        let length =
+            (usize::from(depth) * IoDescriptor::BYTES).next_multiple_of(rustix::param::page_size());
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let start = unsafe {
+            let flags = MapFlags::SHARED | MapFlags::POPULATE;
+            rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ, flags, file, 0)?
+        };
+        let start = NonNull::new(start.cast()).expect("mmap does not give address 0");
+        Ok(Descriptors { start, length, depth })
+    }
+
+    /// Copies the descriptor of a tag whose fetch has completed; the driver has written it before.
+    fn read(&self, tag: u16) -> IoDescriptor {
+        assert!(tag < self.depth, "tags come from our own commands");
+        // SAFETY: within the mapping, which holds `depth` descriptors; the read is volatile because
+        // the driver will write here again with the next request of this tag.
+        let bytes = unsafe {
+            self.start
+                .as_ptr()
+                .add(usize::from(tag) * IoDescriptor::BYTES)
+                .cast::<[u8; IoDescriptor::BYTES]>()
+                .read_volatile()
+        };
+        IoDescriptor::parse(&bytes)
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing refers into it: `read` copies.
+        if let Err(error) = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.length) } {
+            warn!("ublk: munmap: {error}");
+        }
+    }
+}
+
+/// What the disk is to look like.
+fn params(geometry: &Geometry, request_bytes_max: u32) -> Params {
+    let mut attributes = 0;
+    for (is_set, attribute) in [
+        (geometry.read_only, abi::ATTR_READ_ONLY),
+        (geometry.rotational, abi::ATTR_ROTATIONAL),
+        (geometry.write_cache, abi::ATTR_VOLATILE_CACHE),
+        (geometry.fua && geometry.write_cache, abi::ATTR_FUA),
+    ] {
+        if is_set {
+            attributes |= attribute;
+        }
+    }
+    let physical_block_shift = geometry.physical_block_bytes.ilog2() as u8;
+    Params {
+        attributes,
+        logical_block_shift: geometry.logical_block_bytes.ilog2() as u8,
+        physical_block_shift,
+        // No hint beyond the physical block: file systems would take it for a RAID stripe.
+        io_opt_shift: physical_block_shift,
+        io_min_shift: physical_block_shift,
+        sectors_max: request_bytes_max.min(geometry.transfer_bytes_max) / 512,
+        device_sectors: geometry.sectors(),
+        discard: discard_params(geometry),
+    }
+}
+
+fn discard_params(geometry: &Geometry) -> Option<abi::DiscardParams> {
+    let block = u64::from(geometry.logical_block_bytes);
+    let sectors = |bytes: u64| (bytes.min(DATALESS_BYTES_MAX) / block * block / 512) as u32;
+    let discard_sectors_max = geometry.unmap.map_or(0, |unmap| sectors(unmap.bytes_max));
+    let write_zeroes_sectors_max = sectors(geometry.write_zeroes_bytes_max);
+    if geometry.read_only || (discard_sectors_max == 0 && write_zeroes_sectors_max == 0) {
+        return None;
+    }
+    Some(abi::DiscardParams {
+        // The driver wants one even if there are only zeroes to be written.
+        granularity_bytes: geometry
+            .unmap
+            .map_or(0, |unmap| unmap.granularity_bytes)
+            .max(geometry.logical_block_bytes),
+        discard_sectors_max,
+        write_zeroes_sectors_max,
+    })
+}
+
+/// A bio counts bytes in 32 bits; this is the largest multiple of 4096 below.
+const DATALESS_BYTES_MAX: u64 = (u32::MAX as u64 + 1) - 4096;
+
+/// A descriptor in our words; if it is none that we know, the failure to answer it with.
+fn request(tag: u16, descriptor: IoDescriptor, buffer: Buffer) -> Result<Request, Completion> {
+    let tag = Tag(tag);
+    let IoDescriptor { operation, flags, sectors, start_sector } = descriptor;
+    let fua = flags & abi::IO_FUA != 0;
+    let op = match operation {
+        abi::OP_READ => Op::Read,
+        abi::OP_WRITE => Op::Write { fua },
+        abi::OP_FLUSH => {
+            return Ok(Request { tag, op: Op::Flush, start_sector: 0, sectors: 0, buffer });
+        }
+        abi::OP_DISCARD => Op::Discard,
+        abi::OP_WRITE_ZEROES => Op::WriteZeroes { no_unmap: flags & abi::IO_NOUNMAP != 0, fua },
+        _ => return Err(Completion { tag, result: Err(Error::Unsupported), buffer }),
+    };
+    let has_data = matches!(op, Op::Read | Op::Write { .. });
+    if has_data && u64::from(sectors) * 512 > buffer.len() as u64 {
+        return Err(Completion { tag, result: Err(Error::Io), buffer });
+    }
+    Ok(Request { tag, op, start_sector, sectors, buffer })
+}
+
+const DRIVER: &str = "ublk";
+
+/// The `user_data` of control commands; those of tags are the tags.
+const CONTROL: u64 = 1 << 32;
+
+fn command_name(command: u32) -> &'static str {
+    match command {
+        abi::GET_FEATURES => "GET_FEATURES",
+        abi::ADD_DEV => "ADD_DEV",
+        abi::SET_PARAMS => "SET_PARAMS",
+        abi::DEL_DEV | abi::DEL_DEV_ASYNC => "DEL_DEV",
+        _ => "control command",
+    }
+}
+
+fn failed(doing: &'static str) -> impl Fn(io::Error) -> OpenError {
+    move |source| OpenError::Io { driver: DRIVER, doing, source }
+}
+
+fn check_result(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+}
+
+/// The answers of the driver's generations to a command that they do not have.
+fn is_unknown(error: &io::Error) -> bool {
+    const ENOTSUPP: i32 = 524;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY | Errno::NOSYS)
+    ) || error.raw_os_error() == Some(ENOTSUPP)
+}
+
+fn wrap(doing: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{doing}: {error}"))
+}
