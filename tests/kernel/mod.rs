@@ -90,7 +90,7 @@ impl MemDisk {
         let start = usize::try_from(start_sector).unwrap() * 512;
         let length = sectors as usize * 512;
         let block = self.geometry.logical_block_bytes as usize;
-        assert!(start % block == 0 && length % block == 0, "{op:?} {start} {length}");
+        assert!(start.is_multiple_of(block) && length.is_multiple_of(block), "{op:?} {start} {length}");
         let range = start..start + length;
         assert!(range.end <= self.bytes.len(), "{op:?} {range:?}");
         let mut result = Ok(());
