@@ -79,6 +79,12 @@ impl Lab {
         })
     }
 
+    /// Debian's own initramfs with open-iscsi in it, which knows nothing of us.
+    pub fn image_of_open_iscsi(&self, kernel: &str) -> PathBuf {
+        let mut command = Command::new(recipe("open-iscsi-image"));
+        PathBuf::from(run(command.arg(&self.root).arg(kernel)).trim())
+    }
+
     fn made_once(&self, kernel: &str, kind: &str, make: impl FnOnce(&Path)) -> PathBuf {
         let name = format!("{kernel}.{kind}.img");
         let mut images = self.images.lock().expect("no test panics while it holds this");

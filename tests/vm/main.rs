@@ -89,6 +89,25 @@ fn debians_own_initramfs_with_our_hook_boots() {
     scratch.check_disk(0);
 }
 
+/// The other way round: the initiator that Debian has without us, on our target.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn open_iscsi_boots_from_our_target() {
+    let scratch = Scratch::new("open-iscsi");
+    let mut target = Target::new(&scratch, None, scratch.disk());
+    target.start(TARGET_NAME);
+    let words = format!(
+        "ip=dhcp iscsi_target_ip={USER_NETWORK_HOST} iscsi_target_port={} iscsi_target_group=1 \
+         iscsi_target_name={TARGET_NAME} root=LABEL=lunboot-root rw vmtest=data",
+        target.port
+    );
+    let kernel = &lab().new_kernel;
+    let image = lab().image_of_open_iscsi(kernel);
+    Machine::boot(&scratch, None, kernel, &image, &words).finish();
+    target.stop();
+    scratch.check_disk(0);
+}
+
 /// The rack in its simplest form: the command line names no target, the DHCP server's option 17 does.
 /// The root is a partition, named by its PARTUUID.
 #[test]
