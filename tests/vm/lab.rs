@@ -6,7 +6,7 @@
 //! process, with a limit; a limit that passes fails the test with the last lines of the console.
 #![allow(unreachable_pub)] // All of it is for the tests beside it.
 
-use std::borrow::BorrowMut;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -43,8 +43,8 @@ pub struct Lab {
 pub fn lab() -> &'static Lab {
     static LAB: OnceLock<Lab> = OnceLock::new();
     LAB.get_or_init(|| {
-        run(Command::new(recipe("setup")));
-        let root = PathBuf::from(run(Command::new(recipe("debian-root"))).trim());
+        prepare("setup", &[]);
+        let root = PathBuf::from(prepare("debian-root", &[]));
         let kernels = fs::read_to_string(root.join("kernels")).expect("debian-root wrote kernels");
         let mut kernels = kernels.lines().map(str::to_owned);
         let lab = Lab {
@@ -74,15 +74,14 @@ impl Lab {
     /// Debian's own initramfs with our hook in it, installed as `make install` does; made once.
     pub fn image_of_initramfs_tools(&self, kernel: &str) -> PathBuf {
         self.made_once(kernel, "initramfs-tools", |path| {
-            let mut command = Command::new(recipe("initramfs-tools-image"));
-            run(command.arg(&self.root).arg(kernel).arg(path));
+            let arguments = [self.root.as_os_str(), kernel.as_ref(), path.as_os_str()];
+            prepare("initramfs-tools-image", &arguments);
         })
     }
 
     /// Debian's own initramfs with open-iscsi in it, which knows nothing of us.
     pub fn image_of_open_iscsi(&self, kernel: &str) -> PathBuf {
-        let mut command = Command::new(recipe("open-iscsi-image"));
-        PathBuf::from(run(command.arg(&self.root).arg(kernel)).trim())
+        PathBuf::from(prepare("open-iscsi-image", &[self.root.as_os_str(), kernel.as_ref()]))
     }
 
     fn made_once(&self, kernel: &str, kind: &str, make: impl FnOnce(&Path)) -> PathBuf {
@@ -126,14 +125,22 @@ fn scratch_folder() -> PathBuf {
     path
 }
 
-/// Runs a command to its end and returns what it printed; its errors go to ours.
-pub fn run(command: impl BorrowMut<Command>) -> String {
-    let mut command = command;
-    let command = command.borrow_mut();
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+/// Runs a command to its end and returns what it printed; its errors are shown if it fails.
+pub fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{errors}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The same for the recipes, which take minutes and say what they do on standard error.
+fn prepare(name: &str, arguments: &[&OsStr]) -> String {
+    let mut command = Command::new(recipe(name));
+    let output = command.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", output.status);
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// The folder of one test, with its disk: removed when the test passed, but for the console's log.
