@@ -19,37 +19,13 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use super::lease::{Answer, Offer};
+use super::lease::{Answer, Held, Offer};
 use super::random::Random;
 use crate::wire::Malformed;
-use crate::wire::dhcp::{Message, MessageType, Op, code};
+use crate::wire::dhcp::{Message, Op};
 
+pub use super::dhcp_request::{Config, Transmit};
 pub use super::lease::Lease;
-
-/// What the client says about itself.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// MAC address of the link; also the client identifier.
-    pub mac: [u8; 6],
-    /// Name to tell the server (option 12); empty for none.
-    pub host_name: Vec<u8>,
-    /// Kind of client (option 60), by which servers can choose what to send; empty for none.
-    pub vendor_class: Vec<u8>,
-    /// The boot depends on a root path: an offer that has one is preferred to one that has not.
-    pub root_path_wanted: bool,
-}
-
-/// A message to send from port 68 to port 67 of `destination`.
-#[must_use]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// Our address, or 0.0.0.0 as long as there is none.
-    pub source: Ipv4Addr,
-    /// A server, or 255.255.255.255.
-    pub destination: Ipv4Addr,
-    /// The DHCP message.
-    pub payload: Vec<u8>,
-}
 
 /// What the caller has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,20 +111,6 @@ struct Exchange {
     retry_at: Instant,
 }
 
-/// A lease and its clock; without deadlines if it lasts for ever.
-struct Held {
-    lease: Box<Lease>,
-    clock: Option<Clock>,
-}
-
-/// RFC 2131 §4.4.5: T1, T2 and the end.
-#[derive(Clone, Copy)]
-struct Clock {
-    renew_at: Instant,
-    rebind_at: Instant,
-    expires_at: Instant,
-}
-
 /// Pause before each retransmission of DISCOVER and REQUEST; the last one repeats.
 const RETRY_DELAYS_MS: [u64; 4] = [300, 1000, 2000, 4000];
 /// A REQUEST that is not answered so often goes back to DISCOVER: the server may be gone.
@@ -166,29 +128,6 @@ const REFUSED_DELAY: Duration = Duration::from_secs(1);
 const DECLINED_DELAY: Duration = Duration::from_secs(10);
 /// When to say for the first time that nobody answers.
 const COMPLAINT_DELAY: Duration = Duration::from_secs(10);
-/// Largest datagram that we ask for (option 57): one Ethernet frame.
-const DATAGRAM_BYTES_MAX: u16 = 1500;
-
-/// Option 55. RFC 3442 wants 121 before 3: some servers send what fits, in this order.
-const PARAMETER_REQUEST_LIST: [u8; 16] = [
-    code::SUBNET_MASK,
-    code::CLASSLESS_ROUTES,
-    code::ROUTER,
-    code::ROOT_PATH,
-    code::LEASE_TIME,
-    code::SERVER_IDENTIFIER,
-    code::RENEWAL_TIME,
-    code::REBINDING_TIME,
-    code::INTERFACE_MTU,
-    code::NAME_SERVER,
-    code::HOST_NAME,
-    code::DOMAIN_NAME,
-    code::DOMAIN_SEARCH,
-    code::BROADCAST_ADDRESS,
-    code::NTP_SERVERS,
-    code::INITIATOR_NAME,
-];
-
 impl DhcpClient {
     /// A client that waits for carrier. Transaction numbers and jitter are drawn from `seed`.
     pub fn new(config: Config, seed: u64) -> DhcpClient {
@@ -296,10 +235,7 @@ impl DhcpClient {
             return;
         };
         let xid = self.xid();
-        let mut decline = self.message(MessageType::Decline, xid);
-        decline.options.requested_address = Some(address);
-        decline.options.server_identifier = Some(server);
-        self.broadcast(Ipv4Addr::UNSPECIFIED, &decline);
+        self.transmit = Some(self.config.decline(xid, address, server));
         self.state = State::Init(Init { begin_at: Some(now + DECLINED_DELAY), wanted: None });
     }
 
@@ -307,11 +243,7 @@ impl DhcpClient {
     pub fn release(&mut self) {
         if let Some((address, server)) = self.lease().map(|lease| (lease.address, lease.server)) {
             let xid = self.xid();
-            let mut release = self.message(MessageType::Release, xid);
-            release.ciaddr = address;
-            release.options.server_identifier = Some(server);
-            self.transmit =
-                Some(Transmit { source: address, destination: server, payload: release.emit() });
+            self.transmit = Some(self.config.release(xid, address, server));
         }
         self.state = State::Init(Init { begin_at: None, wanted: None });
     }
@@ -404,17 +336,17 @@ impl DhcpClient {
         State::Requesting(requesting)
     }
 
-    fn bound(&mut self, lease: Lease, requested_at: Instant) -> State {
-        self.events.push_back(Event::Bound(Box::new(lease.clone())));
-        State::Bound(self.hold(lease, requested_at))
+    fn bound(&mut self, lease: Box<Lease>, requested_at: Instant) -> State {
+        self.events.push_back(Event::Bound(lease.clone()));
+        State::Bound(Held::new(lease, requested_at, &mut self.random))
     }
 
-    fn extended(&mut self, extending: Extending, lease: Lease) -> State {
+    fn extended(&mut self, extending: Extending, lease: Box<Lease>) -> State {
         if lease.address != extending.held.lease.address {
             return self.bound(lease, extending.exchange.began);
         }
-        self.events.push_back(Event::Renewed(Box::new(lease.clone())));
-        State::Bound(self.hold(lease, extending.exchange.began))
+        self.events.push_back(Event::Renewed(lease.clone()));
+        State::Bound(Held::new(lease, extending.exchange.began, &mut self.random))
     }
 
     fn refused(&mut self, message: String, wanted: Option<Ipv4Addr>, now: Instant) -> State {
@@ -466,53 +398,26 @@ impl DhcpClient {
     }
 }
 
-/// Messages (RFC 2131 §4.4.1, table 5) and their timing.
+/// Sending and its timing.
 impl DhcpClient {
     /// Answers by unicast reach us before we have an address, as they are read from a packet
     /// socket. They are asked for at first: broadcasts wake every machine of the segment. Some
     /// relays and bridges cannot deliver them though, so later tries ask for a broadcast.
     fn discover(&mut self, search: &Search, exchange: &Exchange, now: Instant) {
-        let mut discover = self.message(MessageType::Discover, exchange.xid);
-        discover.secs = seconds_since(search.began, now);
-        discover.broadcast = exchange.attempt >= BROADCAST_FROM_ATTEMPT;
-        discover.options.requested_address = search.wanted;
-        self.broadcast(Ipv4Addr::UNSPECIFIED, &discover);
+        let secs = seconds_since(search.began, now);
+        let broadcast = exchange.attempt >= BROADCAST_FROM_ATTEMPT;
+        self.transmit = Some(self.config.discover(exchange.xid, secs, broadcast, search.wanted));
     }
 
     fn request_offer(&mut self, search: &Search, exchange: &Exchange, offer: Offer, now: Instant) {
-        let mut request = self.message(MessageType::Request, exchange.xid);
-        request.secs = seconds_since(search.began, now);
-        request.broadcast = exchange.attempt >= BROADCAST_FROM_ATTEMPT;
-        request.options.requested_address = Some(offer.address);
-        request.options.server_identifier = Some(offer.server);
-        self.broadcast(Ipv4Addr::UNSPECIFIED, &request);
+        let secs = seconds_since(search.began, now);
+        let broadcast = exchange.attempt >= BROADCAST_FROM_ATTEMPT;
+        self.transmit = Some(self.config.request_offer(exchange.xid, secs, broadcast, offer));
     }
 
     fn request_more(&mut self, lease: &Lease, exchange: &Exchange, to: Ipv4Addr, now: Instant) {
-        let mut request = self.message(MessageType::Request, exchange.xid);
-        request.secs = seconds_since(exchange.began, now);
-        request.ciaddr = lease.address;
-        let payload = request.emit();
-        self.transmit = Some(Transmit { source: lease.address, destination: to, payload });
-    }
-
-    /// What every message of ours has in common.
-    fn message(&self, message_type: MessageType, xid: u32) -> Message {
-        let mut message = Message::request(message_type, xid, self.config.mac);
-        let options = &mut message.options;
-        options.client_identifier = [&[1], &self.config.mac[..]].concat();
-        if matches!(message_type, MessageType::Discover | MessageType::Request) {
-            options.host_name.clone_from(&self.config.host_name);
-            options.vendor_class.clone_from(&self.config.vendor_class);
-            options.maximum_message_size = Some(DATAGRAM_BYTES_MAX);
-            options.parameter_request_list = PARAMETER_REQUEST_LIST.to_vec();
-        }
-        message
-    }
-
-    fn broadcast(&mut self, source: Ipv4Addr, message: &Message) {
-        let destination = Ipv4Addr::BROADCAST;
-        self.transmit = Some(Transmit { source, destination, payload: message.emit() });
+        let secs = seconds_since(exchange.began, now);
+        self.transmit = Some(self.config.request_more(exchange.xid, secs, lease.address, to));
     }
 
     fn exchange(&mut self, now: Instant) -> Exchange {
@@ -533,29 +438,6 @@ impl DhcpClient {
     fn retry_delay(&mut self, attempt: usize) -> Duration {
         let milliseconds = RETRY_DELAYS_MS[attempt.min(RETRY_DELAYS_MS.len() - 1)];
         Duration::from_millis(milliseconds - self.random.below(milliseconds / 4 + 1))
-    }
-
-    /// Starts the clock of a lease. T1 comes up to a sixteenth early, for the same reason.
-    fn hold(&mut self, lease: Lease, requested_at: Instant) -> Held {
-        let clock = lease.duration.map(|duration| {
-            let seconds = |option: Option<u32>| option.map(|s| Duration::from_secs(s.into()));
-            let (renewal, rebinding) = match (
-                seconds(lease.options.renewal_time),
-                seconds(lease.options.rebinding_time),
-            ) {
-                (Some(t1), Some(t2)) if EXTEND_DELAY_MIN <= t1 && t1 < t2 && t2 < duration => {
-                    (t1, t2)
-                }
-                _ => (duration / 2, duration * 7 / 8),
-            };
-            let early = self.random.below(renewal.as_millis() as u64 / 16 + 1);
-            Clock {
-                renew_at: requested_at + renewal - Duration::from_millis(early),
-                rebind_at: requested_at + rebinding,
-                expires_at: requested_at + duration,
-            }
-        });
-        Held { lease: Box::new(lease), clock }
     }
 
     /// The state, to be consumed by a transition that always puts one back.
@@ -602,7 +484,7 @@ fn seconds_since(began: Instant, now: Instant) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::dhcp::{Options, Route};
+    use crate::wire::dhcp::{MessageType, Options, Route};
 
     const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
     const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);

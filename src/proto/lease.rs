@@ -4,10 +4,11 @@
 //! again whether something is there. Where a server left a gap, the RFCs say what stands in it.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::debug;
 
+use super::random::Random;
 use crate::wire::dhcp::{Message, MessageType, Options, Route};
 
 /// What a server has granted.
@@ -33,7 +34,7 @@ pub struct Lease {
 #[derive(Debug)]
 pub(super) enum Answer {
     Offer(Offer),
-    Grant(Lease),
+    Grant(Box<Lease>),
     Refusal { server: Option<Ipv4Addr>, message: String },
 }
 
@@ -45,15 +46,31 @@ pub(super) struct Offer {
     pub(super) has_root_path: bool,
 }
 
+/// A lease and its clock; without deadlines if it lasts for ever.
+pub(super) struct Held {
+    pub(super) lease: Box<Lease>,
+    pub(super) clock: Option<Clock>,
+}
+
+/// RFC 2131 §4.4.5: T1, T2 and the end.
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) renew_at: Instant,
+    pub(super) rebind_at: Instant,
+    pub(super) expires_at: Instant,
+}
+
 /// Shorter leases are treated as this long, so that renewing never becomes a busy loop.
 const LEASE_SECONDS_MIN: u32 = 16;
+/// A shorter T1 is not believed, for the same reason.
+const RENEWAL_TIME_MIN: Duration = Duration::from_secs(4);
 
 impl Answer {
     /// Reads a BOOTREPLY; `None` if a client can do nothing with it.
     pub(super) fn of(reply: Message) -> Option<Answer> {
         match reply.options.message_type? {
             MessageType::Offer => Offer::of(&reply).map(Answer::Offer),
-            MessageType::Ack => Lease::of(reply).map(Answer::Grant),
+            MessageType::Ack => Lease::of(reply).map(Box::new).map(Answer::Grant),
             MessageType::Nak => Some(Answer::Refusal {
                 server: reply.options.server_identifier,
                 message: String::from_utf8_lossy(&reply.options.message)
@@ -104,6 +121,27 @@ impl Lease {
         let duration = (seconds != u32::MAX)
             .then(|| Duration::from_secs(seconds.max(LEASE_SECONDS_MIN).into()));
         Some(Lease { address, prefix_len, broadcast, routes, server, duration, options })
+    }
+}
+
+impl Held {
+    /// Starts the clock. T1 comes up to a sixteenth early at random, so that machines that were
+    /// switched on together do not all renew together.
+    pub(super) fn new(lease: Box<Lease>, requested_at: Instant, random: &mut Random) -> Held {
+        let clock = lease.duration.map(|duration| {
+            let seconds = |option: Option<u32>| option.map(|s| Duration::from_secs(s.into()));
+            let told = seconds(lease.options.renewal_time)
+                .zip(seconds(lease.options.rebinding_time))
+                .filter(|(t1, t2)| RENEWAL_TIME_MIN <= *t1 && t1 < t2 && *t2 < duration);
+            let (renewal, rebinding) = told.unwrap_or((duration / 2, duration * 7 / 8));
+            let early = random.below(renewal.as_millis() as u64 / 16 + 1);
+            Clock {
+                renew_at: requested_at + renewal - Duration::from_millis(early),
+                rebind_at: requested_at + rebinding,
+                expires_at: requested_at + duration,
+            }
+        });
+        Held { lease, clock }
     }
 }
 

@@ -417,11 +417,12 @@ mod tests {
     }
 
     fn ethernet(flags: LinkFlags) -> LinkHeader {
-        let mut header = LinkHeader::default();
-        header.index = 7;
-        header.link_layer_type = LinkLayerType::Ether;
-        header.flags = flags;
-        header
+        LinkHeader {
+            index: 7,
+            link_layer_type: LinkLayerType::Ether,
+            flags,
+            ..LinkHeader::default()
+        }
     }
 
     #[test]
