@@ -73,6 +73,7 @@ fn a_lease_is_taken_used_renewed_and_given_back() {
         client.release();
         transmit_all(port, client);
         // An answer to anything later shows that the release has been read.
+        client.handle_disconnected();
         client.handle_connected(Instant::now());
         transmit_all(port, client);
         first_lease(std::slice::from_mut(&mut attempts[1]));

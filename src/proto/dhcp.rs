@@ -52,6 +52,8 @@ pub enum Event {
 pub struct DhcpClient {
     config: Config,
     random: Random,
+    /// The link has carrier.
+    connected: bool,
     state: State,
     transmit: Option<Transmit>,
     events: VecDeque<Event>,
@@ -128,12 +130,14 @@ const REFUSED_DELAY: Duration = Duration::from_secs(1);
 const DECLINED_DELAY: Duration = Duration::from_secs(10);
 /// When to say for the first time that nobody answers.
 const COMPLAINT_DELAY: Duration = Duration::from_secs(10);
+
 impl DhcpClient {
     /// A client that waits for carrier. Transaction numbers and jitter are drawn from `seed`.
     pub fn new(config: Config, seed: u64) -> DhcpClient {
         DhcpClient {
             config,
             random: Random::new(seed),
+            connected: false,
             state: State::Init(Init { begin_at: None, wanted: None }),
             transmit: None,
             events: VecDeque::new(),
@@ -149,9 +153,12 @@ impl DhcpClient {
         }
     }
 
-    /// The link has carrier. With a lease, the server is asked whether it still holds: the cable
-    /// may be in another network now.
+    /// The link has carrier; saying it twice is harmless. With a lease, the server is asked whether
+    /// it still holds: the cable may be in another network now.
     pub fn handle_connected(&mut self, now: Instant) {
+        if mem::replace(&mut self.connected, true) {
+            return;
+        }
         self.state = match self.take_state() {
             State::Init(init) => self.discover_anew(init.wanted, now),
             State::Bound(held) => self.renew(held, now),
@@ -161,6 +168,7 @@ impl DhcpClient {
 
     /// The link has lost its carrier. A lease is kept; a search stops until carrier is back.
     pub fn handle_disconnected(&mut self) {
+        self.connected = false;
         self.transmit = None;
         self.state = match self.take_state() {
             State::Init(Init { wanted, .. }) => State::Init(Init { begin_at: None, wanted }),
@@ -178,12 +186,19 @@ impl DhcpClient {
         let ours = message.op == Op::Reply
             && message.chaddr == self.config.mac
             && self.state.xid() == Some(message.xid);
-        let xid = message.xid;
-        let Some(answer) = Answer::of(message).filter(|_| ours) else {
-            debug!("DHCP message {xid:#010x} is of no use to us");
+        debug!(
+            "DHCP {:?} of {} for {:#010x} while {}",
+            message.options.message_type,
+            message.yiaddr,
+            message.xid,
+            self.state.name()
+        );
+        if !ours {
+            return Ok(());
+        }
+        let Some(answer) = Answer::of(message) else {
             return Ok(());
         };
-        debug!("DHCP {answer:?} while {}", self.state.name());
         self.state = match (self.take_state(), answer) {
             (State::Selecting(selecting), Answer::Offer(offer)) => {
                 self.take_offer(selecting, offer, now)
@@ -206,7 +221,7 @@ impl DhcpClient {
                 Answer::Refusal { message, .. },
             ) => self.refused(message, Some(asking.held.lease.address), now),
             (state, _) => {
-                debug!("not expected while {}", state.name());
+                debug!("which is not expected while {}", state.name());
                 state
             }
         };
@@ -365,8 +380,6 @@ impl DhcpClient {
         let Extending { held, exchange } = &mut extending;
         let rebind_at = held.clock.map(|clock| clock.rebind_at);
         if rebind_at.is_some_and(|rebind_at| now >= rebind_at) {
-            // Due at once: the same call goes on with the first broadcast.
-            exchange.retry_at = now;
             return self.rebinding_timeout(extending, now);
         }
         exchange.attempt += 1;
@@ -821,6 +834,8 @@ mod tests {
         lab.client.handle_disconnected();
         assert_eq!(lab.client.next_deadline(), None);
         lab.bind();
+        lab.connect();
+        assert!(lab.sent.is_empty(), "nothing has changed");
         lab.client.handle_disconnected();
         assert!(lab.client.lease().is_some());
         lab.connect();
@@ -886,6 +901,7 @@ mod tests {
         assert_eq!((lab.last().ciaddr, lab.sent[0].1.destination), (ADDRESS, SERVER));
         assert_eq!((lab.client.lease(), lab.client.next_deadline()), (None, None));
 
+        lab.client.handle_disconnected();
         lab.bind();
         lab.client.decline(lab.now);
         lab.drain();
