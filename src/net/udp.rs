@@ -99,6 +99,7 @@ impl Port {
 
     /// Sends one datagram from this port. Before [`Port::use_address`] every frame goes to all
     /// machines of the link, as there is no ARP yet; `source` is then what its header says.
+    /// An error means that this datagram is lost, as others are; whoever sent it will repeat it.
     pub fn send(
         &mut self,
         source: Ipv4Addr,
