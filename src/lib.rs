@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod boot;
+pub mod daemon;
 pub mod net;
 pub mod proto;
 pub mod store;

@@ -25,6 +25,7 @@ mod lease;
 pub mod dhcp;
 pub mod command;
 mod dhcp_request;
+pub mod discovery;
 pub mod disk;
 pub mod logical_unit;
 pub mod logical_units;

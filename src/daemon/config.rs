@@ -1,0 +1,153 @@
+//! What the agent hands over to the daemon: one `key value` line each, over an inherited socket.
+//!
+//! Not over the command line: that is there for every user to read, and secrets will pass here.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+use crate::block::Preference;
+use crate::wire::pdu::Isid;
+
+/// Everything the daemon needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the target listens; tried in turn.
+    pub portals: Vec<SocketAddr>,
+    /// The link that the connection must take, by its index.
+    pub link_index: Option<NonZeroU32>,
+    /// InitiatorName.
+    pub initiator: String,
+    /// TargetName.
+    pub target: String,
+    /// The eight bytes of the LUN, big-endian.
+    pub lun: u64,
+    /// ISID.
+    pub isid: Isid,
+    /// Which block device to make.
+    pub block: Preference,
+    /// Refuse writes whatever the target says.
+    pub read_only: bool,
+}
+
+/// Most bytes of a configuration: far more than any sane one has.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+impl Config {
+    /// The lines; a line `end` is the last, so that a cut is seen.
+    pub fn emit(&self) -> String {
+        let mut text = String::new();
+        let mut line = |key: &str, value: &dyn std::fmt::Display| {
+            writeln!(text, "{key} {value}").expect("writing to memory");
+        };
+        for portal in &self.portals {
+            line("portal", portal);
+        }
+        if let Some(index) = self.link_index {
+            line("link", &index);
+        }
+        line("initiator", &self.initiator);
+        line("target", &self.target);
+        line("lun", &format_args!("{:016x}", self.lun));
+        let isid = self.isid.0.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+        line("isid", &format_args!("{isid:012x}"));
+        line(
+            "block",
+            &match self.block {
+                Preference::Auto => "auto",
+                Preference::Ublk => "ublk",
+                Preference::Nbd => "nbd",
+            },
+        );
+        line("read-only", &self.read_only);
+        text.push_str("end\n");
+        text
+    }
+
+    /// Reads the lines; the error names the line that cannot be read.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let mut config = Config {
+            portals: Vec::new(),
+            link_index: None,
+            initiator: String::new(),
+            target: String::new(),
+            lun: 0,
+            isid: Isid([0; 6]),
+            block: Preference::Auto,
+            read_only: false,
+        };
+        let mut is_whole = false;
+        for line in text.lines() {
+            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            let known = match key {
+                "portal" => value.parse().map(|portal| config.portals.push(portal)).is_ok(),
+                "link" => value.parse().map(|index| config.link_index = Some(index)).is_ok(),
+                "initiator" => {
+                    !std::mem::replace(&mut config.initiator, value.into()).is_empty()
+                        || !value.is_empty()
+                }
+                "target" => {
+                    !std::mem::replace(&mut config.target, value.into()).is_empty()
+                        || !value.is_empty()
+                }
+                "lun" => u64::from_str_radix(value, 16).map(|lun| config.lun = lun).is_ok(),
+                "isid" => u64::from_str_radix(value, 16)
+                    .map(|isid| config.isid.0.copy_from_slice(&isid.to_be_bytes()[2..]))
+                    .is_ok(),
+                "block" => match value {
+                    "auto" => true,
+                    "ublk" => set(&mut config.block, Preference::Ublk),
+                    "nbd" => set(&mut config.block, Preference::Nbd),
+                    _ => false,
+                },
+                "read-only" => value.parse().map(|flag| config.read_only = flag).is_ok(),
+                "end" => set(&mut is_whole, true),
+                _ => false,
+            };
+            if !known {
+                return Err(format!("daemon configuration: cannot read the line \"{key}\""));
+            }
+        }
+        if !is_whole || config.portals.is_empty() {
+            return Err("daemon configuration: it is not complete".into());
+        }
+        Ok(config)
+    }
+}
+
+fn set<T>(place: &mut T, value: T) -> bool {
+    *place = value;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            portals: vec!["192.0.2.1:3260".parse().unwrap(), "[2001:db8::1]:99".parse().unwrap()],
+            link_index: NonZeroU32::new(2),
+            initiator: "iqn.2026-11.example:client".into(),
+            target: "iqn.2026-11.example:root".into(),
+            lun: 0x0001_0000_0000_0000,
+            isid: Isid([0x80, 1, 2, 3, 4, 5]),
+            block: Preference::Nbd,
+            read_only: true,
+        }
+    }
+
+    #[test]
+    fn what_is_handed_over_arrives() {
+        assert_eq!(Config::parse(&config().emit()), Ok(config()));
+    }
+
+    #[test]
+    fn a_cut_or_foreign_text_is_refused() {
+        let text = config().emit();
+        for length in 0..text.len() - 1 {
+            assert!(Config::parse(&text[..length]).is_err(), "cut after {length} bytes");
+        }
+        assert!(Config::parse("portal nonsense\nend\n").is_err());
+    }
+}

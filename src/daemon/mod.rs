@@ -1,0 +1,502 @@
+//! The storage daemon: one thread, one `poll(2)`, between the TCP socket and the block device.
+//!
+//! A turn of its loop: wait, take in what is there, then drain every output until nothing moves any
+//! more (`settle`), so that all answers of a turn leave with one system call on each side.
+//!
+//! It is started by the agent as a program of its own (see [`crate::boot::survive`]) and gets its
+//! [`Config`] over the socket on which it reports: `trouble TEXT` for each failed attempt, then
+//! `ready …` or `failed TEXT`. As long as nothing is ready the end of that socket ends the daemon:
+//! whoever gave up waiting leaves nothing behind.
+
+mod config;
+mod control;
+mod report;
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use log::{error, info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::block::{self, BlockDevice};
+use crate::boot::survive;
+use crate::net::tcp::{self, Connecting, Origin};
+use crate::proto::login::LoginConfig;
+use crate::proto::params::Offer;
+use crate::proto::session::{Event, Retry, Session, SessionConfig};
+use crate::proto::{Disk, Error, Patience};
+
+pub use config::{Config, TEXT_BYTES_MAX};
+use control::{Control, Question};
+pub use control::{ask, devices};
+pub use report::{Report, Reporter};
+
+/// Most slices of one system call.
+const SLICES: usize = 64;
+
+/// Reads from the socket in one turn, so that a fast target does not starve the device.
+const READS_PER_TURN: usize = 16;
+
+/// Longest time that one portal may take to answer before the next one is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves the disk until it is told to stop. `stream` brings the configuration and takes reports.
+pub fn run(stream: UnixStream) -> Result<(), String> {
+    let (config, reporter) = Reporter::receive(stream)?;
+    // Before the device exists nothing of the root file system can be in our mount namespace.
+    if let Err(error) = survive::isolate() {
+        warn!("{error}");
+    }
+    for error in survive::protect() {
+        warn!("{error}");
+    }
+    Daemon::new(config, reporter).serve()
+}
+
+struct Daemon {
+    config: Config,
+    session: Session,
+    transport: Transport,
+    /// Which portal is tried next.
+    portal: usize,
+    device: Option<Box<dyn BlockDevice>>,
+    /// The device may have requests that were not yet taken.
+    device_has_news: bool,
+    driver: &'static str,
+    control: Option<Control>,
+    /// As long as the agent waits for the device.
+    reporter: Option<Reporter>,
+    stopping: Stopping,
+    /// Who asked to detach and waits for the end.
+    detaching: Vec<UnixStream>,
+    began: Instant,
+}
+
+enum Transport {
+    None,
+    Connecting(Connecting),
+    Up(TcpStream),
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// The kernel is letting go of the device.
+    Device,
+    /// The session is logging out.
+    Session,
+    Done,
+}
+
+/// What `poll(2)` has found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    transport: bool,
+    device: bool,
+    control: bool,
+    agent_gone: bool,
+}
+
+impl Daemon {
+    fn new(config: Config, reporter: Reporter) -> Daemon {
+        let now = Instant::now();
+        let login = LoginConfig {
+            initiator: config.initiator.clone(),
+            target: Some(config.target.clone()),
+            isid: config.isid,
+            offer: Offer::default(),
+        };
+        let session = SessionConfig {
+            login,
+            lun: config.lun,
+            patience: Patience::default(),
+            retry: Retry::default(),
+            requests_max: usize::from(block::QUEUE_DEPTH),
+            transfer_bytes_max: block::REQUEST_BYTES_MAX,
+        };
+        Daemon {
+            config,
+            session: Session::new(session, now),
+            transport: Transport::None,
+            portal: 0,
+            device: None,
+            device_has_news: false,
+            driver: "",
+            control: None,
+            reporter: Some(reporter),
+            stopping: Stopping::No,
+            detaching: Vec::new(),
+            began: now,
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), String> {
+        loop {
+            self.session.handle_timeout(Instant::now());
+            self.settle()?;
+            if self.stopping == Stopping::Done {
+                return Ok(());
+            }
+            let ready = self.wait().map_err(|error| format!("waiting for events: {error}"))?;
+            if ready.agent_gone {
+                return Err("whoever asked for the disk has gone before it was there".into());
+            }
+            self.device_has_news |= ready.device;
+            if ready.control {
+                self.answer_questions()?;
+            }
+            if ready.transport {
+                self.advance_transport();
+            }
+        }
+    }
+
+    /// Drains every output until nothing moves any more.
+    fn settle(&mut self) -> Result<(), String> {
+        let lost = |error| format!("the block device is lost: {error}");
+        loop {
+            let mut moved = false;
+            while let Some(event) = self.session.poll_event() {
+                self.handle(event)?;
+                moved = true;
+            }
+            moved |= self.serve_device().map_err(lost)?;
+            moved |= self.transmit();
+            if !moved {
+                break;
+            }
+        }
+        if let Some(device) = &mut self.device {
+            device.submit().map_err(lost)?;
+        }
+        self.report_device();
+        self.go_on_stopping();
+        Ok(())
+    }
+
+    /// Moves completions to the device and requests to the session.
+    fn serve_device(&mut self) -> io::Result<bool> {
+        let Some(device) = &mut self.device else { return Ok(false) };
+        let mut moved = false;
+        while let Some(completion) = self.session.poll_completion() {
+            device.complete(completion)?;
+            moved = true;
+            // A request may have had to wait for the buffer that has just come back.
+            self.device_has_news = true;
+        }
+        if std::mem::take(&mut self.device_has_news) {
+            while let Some(request) = device.poll_request()? {
+                self.session.submit(request, Instant::now());
+                moved = true;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Writes what the session has to say, as long as the socket takes it.
+    fn transmit(&mut self) -> bool {
+        let mut moved = false;
+        loop {
+            let Transport::Up(stream) = &mut self.transport else { return moved };
+            let mut slices = [&[][..]; SLICES];
+            let count = self.session.poll_transmit(&mut slices);
+            if count == 0 {
+                return moved;
+            }
+            let slices = slices.map(IoSlice::new);
+            match stream.write_vectored(&slices[..count]) {
+                Ok(sent) => {
+                    self.session.sent(sent, Instant::now());
+                    moved = true;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return moved,
+                Err(error) => {
+                    self.lose_transport(&error);
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<Ready> {
+        let mut deadline = self.session.next_deadline();
+        let is_connecting = matches!(self.transport, Transport::Connecting(_));
+        let transport = match &self.transport {
+            Transport::None => None,
+            Transport::Connecting(connecting) => {
+                deadline = deadline.into_iter().chain([connecting.deadline()]).min();
+                Some(PollFd::from_borrowed_fd(connecting.fd(), PollFlags::OUT))
+            }
+            Transport::Up(stream) => {
+                let has_more = self.session.poll_transmit(&mut [&[][..]; 1]) > 0;
+                let out = if has_more { PollFlags::OUT } else { PollFlags::empty() };
+                Some(PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN | out))
+            }
+        };
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let device = self.device.as_ref().map(|device| readable(device.fd()));
+        let reporter = self.reporter.as_ref().map(|reporter| readable(reporter.fd()));
+        let control = self.control.iter().flat_map(Control::fds).map(readable);
+        let there = [transport.is_some(), device.is_some(), reporter.is_some()];
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(8);
+        fds.extend(transport.into_iter().chain(device).chain(reporter).chain(control));
+
+        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            // Stopped and continued, or traced: look again.
+            Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
+            Err(error) => return Err(error.into()),
+        }
+        let mut found = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut next = |there: bool| there && found.next().unwrap_or(false);
+        Ok(Ready {
+            // A connection attempt is also looked at when its deadline has passed.
+            transport: next(there[0]) || is_connecting,
+            device: next(there[1]),
+            agent_gone: next(there[2]),
+            control: found.any(|found| found),
+        })
+    }
+
+    /// The socket has something for us, or an attempt to connect was decided.
+    fn advance_transport(&mut self) {
+        match std::mem::replace(&mut self.transport, Transport::None) {
+            Transport::None => {}
+            Transport::Connecting(connecting) => {
+                let now = Instant::now();
+                match connecting.poll_stream(now) {
+                    Err(connecting) => self.transport = Transport::Connecting(connecting),
+                    Ok(Ok(stream)) => {
+                        self.transport = Transport::Up(stream);
+                        self.session.handle_connected(now);
+                    }
+                    Ok(Err(error)) => self.connect_failed(&error),
+                }
+            }
+            Transport::Up(stream) => {
+                self.transport = Transport::Up(stream);
+                self.receive();
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        for _ in 0..READS_PER_TURN {
+            let Transport::Up(stream) = &mut self.transport else { return };
+            let space = self.session.recv_space();
+            let wanted = space.len();
+            match stream.read(space) {
+                Ok(0) => {
+                    let error = io::Error::new(ErrorKind::UnexpectedEof, "closed by the target");
+                    return self.lose_transport(&error);
+                }
+                Ok(count) => {
+                    self.session.received(count, Instant::now());
+                    // Less than there was room for: nothing is left, and asking would say so.
+                    if count < wanted {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => return self.lose_transport(&error),
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let now = Instant::now();
+        let portal = self.config.portals[self.portal % self.config.portals.len()];
+        let origin = Origin { address: None, link_index: self.config.link_index };
+        match tcp::connect(portal, origin, now, now + CONNECT_TIMEOUT) {
+            Ok(connecting) => self.transport = Transport::Connecting(connecting),
+            Err(error) => self.connect_failed(&error),
+        }
+    }
+
+    fn connect_failed(&mut self, error: &tcp::Error) {
+        self.transport = Transport::None;
+        let text = error.to_string();
+        self.session.handle_disconnected(Error::Transport(text.into()), Instant::now());
+        self.portal += 1;
+    }
+
+    fn lose_transport(&mut self, error: &io::Error) {
+        self.transport = Transport::None;
+        let text = format!("connection lost: {error}");
+        self.session.handle_disconnected(Error::Transport(text.into()), Instant::now());
+    }
+
+    fn shown_portal(&self) -> String {
+        self.config.portals[self.portal % self.config.portals.len()].to_string()
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Connect => self.connect(),
+            Event::Disconnect => self.transport = Transport::None,
+            Event::LoggedIn(_) => {
+                self.report(Reporter::logged_in);
+                info!("logged in to {} at {}", self.config.target, self.shown_portal());
+            }
+            Event::Ready(disk) => self.make_device(&disk)?,
+            Event::Resumed { away, waiting } => info!(
+                "the disk is back after {:.1} s; {waiting} requests were waiting",
+                away.as_secs_f32()
+            ),
+            Event::Trouble { error, attempt, retry_after } => {
+                self.trouble(&error, attempt, retry_after);
+            }
+            Event::RequestFailed { op, start_sector, outcome } => {
+                error!("{op:?} at sector {start_sector} failed: {outcome:?}");
+            }
+            Event::LoggedOut => self.stopping = Stopping::Done,
+        }
+        Ok(())
+    }
+
+    fn trouble(&mut self, error: &Error, attempt: u32, retry_after: Duration) {
+        let whom = format!("{} at {}", self.config.target, self.shown_portal());
+        let text = match retry_after.as_secs() {
+            0 => format!("disk {whom}: {error}; trying again at once"),
+            seconds => format!("disk {whom}: {error}; try {attempt}, again in {seconds} s"),
+        };
+        if self.device.is_some() {
+            warn!("{text}; I/O waits");
+        } else if !self.report(|reporter| reporter.trouble(&text)) {
+            warn!("{text}");
+        }
+    }
+
+    /// The disk is known: makes its block device. It becomes live in the loop.
+    fn make_device(&mut self, disk: &Disk) -> Result<(), String> {
+        let mut geometry = disk.geometry.clone();
+        geometry.read_only |= self.config.read_only;
+        info!(
+            "the LUN is {}: {} blocks of {} bytes{}",
+            disk.product,
+            geometry.blocks,
+            geometry.logical_block_bytes,
+            if geometry.read_only { ", read-only" } else { "" }
+        );
+        let made = block::open(&geometry, self.config.block, block::QUEUE_DEPTH);
+        let (device, choice) = made.map_err(|error| {
+            let text = error.to_string();
+            self.report(|reporter| reporter.failed(&text));
+            text
+        })?;
+        self.driver = match choice.driver {
+            block::Driver::Ublk => "ublk",
+            block::Driver::Nbd => "nbd",
+        };
+        if let Err(error) = survive::lock_memory() {
+            warn!("{error}");
+        }
+        self.device = Some(device);
+        self.device_has_news = true;
+        Ok(())
+    }
+
+    /// Tells the agent when the device has become live, and begins to listen.
+    fn report_device(&mut self) {
+        let Some(path) = self.device.as_ref().and_then(|device| device.path()) else { return };
+        let Some(mut reporter) = self.reporter.take() else { return };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match Control::listen(&name) {
+            Ok(control) => self.control = Some(control),
+            Err(error) => warn!("no control socket, so no status and detach: {error}"),
+        }
+        reporter.ready(path, self.driver);
+    }
+
+    /// False if nobody is listening.
+    fn report(&mut self, tell: impl FnOnce(&mut Reporter)) -> bool {
+        self.reporter.as_mut().map(tell).is_some()
+    }
+
+    fn answer_questions(&mut self) -> Result<(), String> {
+        while let Some((question, mut stream)) =
+            self.control.as_mut().and_then(Control::poll_question)
+        {
+            match question {
+                // Whoever does not read its answer misses it.
+                Question::Status => drop(stream.write_all(self.status().as_bytes())),
+                Question::Detach => {
+                    self.detaching.push(stream);
+                    self.stop_device()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_device(&mut self) -> Result<(), String> {
+        let Some(device) = &mut self.device else { return Ok(()) };
+        if self.stopping == Stopping::No {
+            self.stopping = Stopping::Device;
+            self.device_has_news = true;
+            device.stop().map_err(|error| format!("stopping the block device: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn go_on_stopping(&mut self) {
+        let is_gone = self.device.as_ref().is_none_or(|device| device.is_stopped());
+        if self.stopping == Stopping::Device && is_gone {
+            self.device = None;
+            self.stopping = Stopping::Session;
+            self.session.log_out(Instant::now());
+            // What it has to send, or that there is nobody to log out from, is said in this turn.
+            self.transmit();
+            while let Some(event) = self.session.poll_event() {
+                if matches!(event, Event::LoggedOut) {
+                    self.stopping = Stopping::Done;
+                }
+            }
+        }
+        if self.stopping == Stopping::Done {
+            for mut stream in self.detaching.drain(..) {
+                let _ = stream.write_all(b"done\n");
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        let agreed = self.session.negotiated();
+        let device = self.device.as_ref().and_then(|device| device.path());
+        let device = device.map_or_else(|| "-".into(), |path| path.display().to_string());
+        let digest = |is_on| if is_on { "CRC32C" } else { "none" };
+        let rows = [
+            ("device", format!("{device} ({})", self.driver)),
+            ("target", self.config.target.clone()),
+            ("portal", self.shown_portal()),
+            ("initiator", self.config.initiator.clone()),
+            (
+                "state",
+                if self.session.is_logged_in() { "logged in" } else { "waiting for the target" }
+                    .into(),
+            ),
+            ("up", format!("{} s", self.began.elapsed().as_secs())),
+            ("reconnects", self.session.reconnects().to_string()),
+            ("requests", self.session.requests().to_string()),
+            ("header digest", digest(agreed.digests.header).into()),
+            ("data digest", digest(agreed.digests.data).into()),
+            ("longest PDU", {
+                let (out, back) = (agreed.max_send_bytes, agreed.max_recv_bytes);
+                format!("{out} bytes out, {back} bytes in")
+            }),
+            ("bursts", {
+                let (first, max) = (agreed.first_burst_bytes, agreed.max_burst_bytes);
+                format!("first {first} bytes, max {max} bytes")
+            }),
+        ];
+        rows.iter().map(|(key, value)| format!("{key:<14} {value}\n")).collect()
+    }
+}
