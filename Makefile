@@ -51,6 +51,7 @@ demo: all
 
 .PHONY: test
 test: all
+	@tests/setup/test-tools
 	tests/run
 
 .PHONY: bench
