@@ -159,6 +159,11 @@ impl Scratch {
         Scratch { folder }
     }
 
+    /// A file that a program of this test has written.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
     /// A fresh copy of the root's file system, without a partition table.
     pub fn disk(&self) -> PathBuf {
         let disk = self.folder.join("disk.img");
