@@ -127,11 +127,14 @@ fn the_hook_puts_in_agent_modules_and_rule() {
     let scratch = Scratch::new();
     scratch.file("etc/lunboot/initramfs", "");
     scratch.program("usr/local/bin/lunboot", "exit 7");
-    scratch.file("etc/udev/rules.d/60-lunboot.rules", "the rule");
+    scratch.file("usr/local/lib/udev/rules.d/60-lunboot.rules", "the rule");
+    let installed = "share/lunboot/initramfs-tools/scripts/local-top/lunboot";
+    scratch.file(&format!("usr/local/{installed}"), "the script");
     let output = scratch.run(HOOK, &[]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(scratch.text("destination/bin/lunboot"), "#!/bin/sh\nexit 7\n");
     assert_eq!(scratch.text("destination/usr/lib/udev/rules.d/60-lunboot.rules"), "the rule");
+    assert_eq!(scratch.text("destination/scripts/local-top/lunboot"), "the script");
     let calls = scratch.text("calls");
     for expected in ["kernel/drivers/net/ethernet", "virtio_net", "ublk_drv nbd", "ext4", "crc32c"]
     {
