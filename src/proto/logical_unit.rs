@@ -577,12 +577,13 @@ const VERIFY_CHUNK_BYTES: u64 = 256 << 10;
 const PAGE_CONTROL_CHANGEABLE: u8 = 1;
 const PAGE_CONTROL_SAVED: u8 = 3;
 
-/// Commands may overtake each other: a READ does not wait for the data of an earlier WRITE.
+/// Commands may overtake each other: a READ does not wait for the data of an earlier WRITE. Tasks
+/// that another session's reset ends are answered with TASK ABORTED.
 const CONTROL_PAGE: ControlPage = ControlPage {
     descriptor_sense: false,
     queue_algorithm: 1,
     software_write_protect: false,
-    task_aborted_status: false,
+    task_aborted_status: true,
     busy_timeout: u16::MAX,
 };
 

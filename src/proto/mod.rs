@@ -33,6 +33,7 @@ pub mod login;
 pub mod params;
 pub mod random;
 pub mod session;
+pub mod target;
 pub mod window;
 
 mod probe;

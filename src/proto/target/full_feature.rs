@@ -1,0 +1,638 @@
+//! The full feature phase: commands and their data, task management, NOP, text, logout
+//! (RFC 7143 §4.2, §11).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::login::Claim;
+use super::output::Output;
+use super::task::{NewTask, Placement, Task, Tasks};
+use super::text::{Refusal, Texts};
+use super::{COMMAND_WINDOW, Event, SessionName, Tag, TargetConfig};
+use crate::proto::error::Error;
+use crate::proto::logical_unit::{Outcome, TRANSFER_BYTES_MAX};
+use crate::proto::logical_units::UnitAttentions;
+use crate::proto::params::Negotiated;
+use crate::wire::frame::DataEnd;
+use crate::wire::pdu::{
+    Bhs, DataIn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, R2t, Reject, Request,
+    Residual, ScsiCommand, ScsiResponse, StatusSns, TaskAttribute, TaskManagementRequest,
+    TaskManagementResponse, TextRequest, TextResponse, Ttt,
+};
+use crate::wire::scsi::{Lun, ScsiStatus, Sense, SenseKey, asc};
+use crate::wire::serial::Sn;
+
+/// A session, which is its one connection.
+#[derive(Debug)]
+pub(super) struct FullFeature {
+    config: Arc<TargetConfig>,
+    portal: SocketAddr,
+    session: SessionName,
+    discovery: bool,
+    cid: u16,
+    negotiated: Negotiated,
+    stat_sn: Sn,
+    exp_cmd_sn: Sn,
+    tasks: Tasks,
+    attentions: UnitAttentions,
+    texts: Texts,
+    last_heard: Instant,
+    /// A NOP-In waits for its answer since then.
+    ping_sent: Option<Instant>,
+    /// A reset that the owner is told about: the tag to answer, and what is reset.
+    resetting: Option<(Itt, Option<Lun>)>,
+    logged_out: bool,
+}
+
+/// The transfer tag of our own NOP-Ins. Those of R2Ts have a slot in their lower half.
+const PING: Ttt = Ttt(0xffff_fffe);
+
+// Codes of a task management response (RFC 7143 §11.6.1).
+const FUNCTION_COMPLETE: u8 = 0;
+const TASK_DOES_NOT_EXIST: u8 = 1;
+const LUN_DOES_NOT_EXIST: u8 = 2;
+const REASSIGNMENT_NOT_SUPPORTED: u8 = 4;
+const FUNCTION_NOT_SUPPORTED: u8 = 5;
+
+impl FullFeature {
+    pub(super) fn new(
+        claim: Claim,
+        config: Arc<TargetConfig>,
+        portal: SocketAddr,
+        now: Instant,
+    ) -> FullFeature {
+        FullFeature {
+            attentions: UnitAttentions::new_nexus(&config.units),
+            config,
+            portal,
+            session: claim.session,
+            discovery: claim.discovery,
+            cid: claim.cid,
+            negotiated: claim.negotiated,
+            stat_sn: claim.stat_sn,
+            exp_cmd_sn: claim.cmd_sn,
+            tasks: Tasks::new(),
+            texts: Texts::default(),
+            last_heard: now,
+            ping_sent: None,
+            resetting: None,
+            logged_out: false,
+        }
+    }
+
+    pub(super) fn initiator(&self) -> &str {
+        &self.session.initiator
+    }
+
+    /// The owner has to answer first.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.resetting.is_some()
+    }
+
+    pub(super) fn is_logged_out(&self) -> bool {
+        self.logged_out
+    }
+
+    // Time.
+
+    /// Something has come.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.ping_sent = None;
+    }
+
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.ping_sent.unwrap_or(self.last_heard) + self.config.ping_interval
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Output) -> Result<(), Error> {
+        if now < self.next_deadline() {
+            return Ok(());
+        }
+        let after = self.config.ping_interval;
+        if self.ping_sent.is_some() {
+            return Err(Error::TimedOut { waiting_for: "answer to NOP-In", after });
+        }
+        self.ping_sent = Some(now);
+        // StatSN is the next one and is not used up (RFC 7143 §11.19).
+        let sns = self.sns();
+        let pdu = NopIn { lun: 0, itt: Itt::RESERVED, ttt: PING, sns, data_bytes: 0 };
+        out.push(&pdu.emit(), &[]);
+        Ok(())
+    }
+
+    // Commands and their data.
+
+    /// A SCSI Command. Returns where its immediate data goes, or `None` if there will be no task.
+    pub(super) fn handle_command(
+        &mut self,
+        pdu: &ScsiCommand,
+        bhs: &Bhs,
+        out: &mut Output,
+    ) -> Result<Option<Placement>, Error> {
+        if !self.take_cmd_sn(pdu.immediate, pdu.cmd_sn)? {
+            return Ok(None);
+        }
+        if self.discovery || pdu.itt == Itt::RESERVED {
+            self.reject(Reject::PROTOCOL_ERROR, bhs, out);
+            return Ok(None);
+        }
+        if self.tasks.find(pdu.itt).is_some() {
+            self.reject(Reject::TASK_IN_PROGRESS, bhs, out);
+            return Ok(None);
+        }
+        let lun = Lun(pdu.lun.to_be_bytes());
+        let wanted_out = self.config.units.data_out_bytes(lun, &pdu.cdb);
+        let expected_out = if pdu.write { pdu.expected_data_bytes } else { 0 };
+        // More than the longest transfer is refused anyway, so no data is asked for.
+        let needed = match u32::try_from(wanted_out) {
+            Ok(wanted) if wanted <= TRANSFER_BYTES_MAX => wanted.min(expected_out),
+            _ => 0,
+        };
+        let follows = pdu.write && !pdu.final_pdu;
+        let agreed = &self.negotiated;
+        let first_burst = agreed.first_burst_bytes.min(expected_out);
+        let task = NewTask {
+            lun,
+            itt: pdu.itt,
+            cdb: pdu.cdb,
+            expected_in: if pdu.read && !pdu.write { pdu.expected_data_bytes } else { 0 },
+            expected_out,
+            wanted_out,
+            windowed: !pdu.immediate,
+            ordered: pdu.attribute == TaskAttribute::Ordered,
+            needed,
+            immediate: pdu.data_bytes,
+            unsolicited_end: follows.then_some(first_burst.max(pdu.data_bytes)),
+        };
+        let too_much = pdu.data_bytes > first_burst
+            || (pdu.data_bytes > 0 && !agreed.immediate_data)
+            || (follows && agreed.initial_r2t);
+        let Some(tag) = self.tasks.open(task) else {
+            self.reject(Reject::IMMEDIATE_COMMAND_REJECT, bhs, out);
+            return Ok(None);
+        };
+        if too_much {
+            let code = asc::UNEXPECTED_UNSOLICITED_DATA;
+            self.tasks.get_mut(tag).failure = Some(Sense::new(SenseKey::AbortedCommand, code));
+        }
+        if pdu.data_bytes == 0 {
+            self.go_on(tag, out);
+            return Ok(None);
+        }
+        Ok(Some(self.tasks.place_immediate(tag, &mut out.buffers)))
+    }
+
+    /// A Data-Out header: where its data goes.
+    pub(super) fn handle_data_header(&mut self, pdu: &DataOut, out: &mut Output) -> Placement {
+        self.tasks.place(pdu, &mut out.buffers)
+    }
+
+    /// The task still wants data.
+    pub(super) fn has_buffer(&self, tag: Tag) -> bool {
+        self.tasks.get(tag).buffer.is_some()
+    }
+
+    /// Memory for data that was given a place: `bytes` from `offset` of the task's buffer, or `None`
+    /// if the task has ended meanwhile.
+    pub(super) fn data_space<'a>(
+        &self,
+        tag: Tag,
+        offset: u32,
+        bytes: u32,
+        out: &'a mut Output,
+    ) -> Option<&'a mut [u8]> {
+        let buffer = self.tasks.get(tag).buffer?;
+        Some(&mut out.buffers.get_mut(buffer)[offset as usize..][..bytes as usize])
+    }
+
+    /// The data segment of a SCSI Command or Data-Out has come.
+    pub(super) fn handle_data_end(&mut self, request: &Request, end: DataEnd, out: &mut Output) {
+        let tag = match request {
+            Request::DataOut(pdu) => self.tasks.placed(pdu),
+            Request::ScsiCommand(pdu) => self.tasks.find(pdu.itt),
+            _ => None,
+        };
+        let Some(tag) = tag else { return };
+        if end == DataEnd::DigestError {
+            // The initiator is to send the command again (RFC 7143 §7.8).
+            let sense = Sense::new(SenseKey::AbortedCommand, asc::PROTOCOL_SERVICE_CRC_ERROR);
+            self.tasks.get_mut(tag).failure.get_or_insert(sense);
+        }
+        self.go_on(tag, out);
+    }
+
+    /// Asks for more data, or queues the task for execution.
+    fn go_on(&mut self, tag: Tag, out: &mut Output) {
+        while let Some(wanted) = self.tasks.next_r2t(tag, &self.negotiated) {
+            let sns = self.sns();
+            let task = self.tasks.get_mut(tag);
+            let r2t_sn = task.r2t_sn;
+            task.r2t_sn = r2t_sn.next();
+            let pdu = R2t {
+                lun: u64::from_be_bytes(task.lun.0),
+                itt: task.itt,
+                ttt: wanted.ttt,
+                sns,
+                r2t_sn,
+                buffer_offset: wanted.offset,
+                desired_bytes: wanted.bytes,
+            };
+            out.push(&pdu.emit(), &[]);
+        }
+        self.tasks.queue_if_complete(tag);
+    }
+
+    /// The next command that the owner is to execute.
+    pub(super) fn next_command(&mut self) -> Option<Event> {
+        let tag = self.tasks.next_ready()?;
+        Some(Event::Command { tag, lun: self.tasks.get(tag).lun })
+    }
+
+    pub(super) fn execute(&mut self, tag: Tag, out: &mut Output) {
+        let task = self.tasks.get(tag);
+        if task.itt == Itt::RESERVED {
+            return;
+        }
+        let config = Arc::clone(&self.config);
+        let outcome = match task.failure {
+            Some(sense) => sense.into(),
+            None => {
+                let data = task.data(&out.buffers);
+                config.units.execute(task.lun, &task.cdb, data, &mut self.attentions)
+            }
+        };
+        let (lun, expected_in) = (task.lun, task.expected_in);
+        match outcome {
+            Outcome::Good => self.respond(tag, ScsiStatus::Good, None, 0, out),
+            Outcome::Data(data) => {
+                let length = data.len().min(expected_in as usize);
+                if length == 0 {
+                    return self.respond(tag, ScsiStatus::Good, None, data.len() as u64, out);
+                }
+                let buffer = out.buffers.acquire(length);
+                out.buffers.get_mut(buffer)[..length].copy_from_slice(&data[..length]);
+                self.send_data(tag, buffer, length as u32, data.len() as u64, out);
+            }
+            Outcome::Read(extent) => {
+                let length = extent.bytes.min(u64::from(expected_in)) as usize;
+                if length == 0 {
+                    return self.respond(tag, ScsiStatus::Good, None, extent.bytes, out);
+                }
+                let buffer = out.buffers.acquire(length);
+                let space = &mut out.buffers.get_mut(buffer)[..length];
+                let unit = config.units.get(lun).expect("it has just executed a READ");
+                match unit.read(extent, 0, space) {
+                    Ok(()) => self.send_data(tag, buffer, length as u32, extent.bytes, out),
+                    Err(sense) => {
+                        out.buffers.release(buffer);
+                        self.respond(tag, ScsiStatus::CheckCondition, Some(sense), 0, out);
+                    }
+                }
+            }
+            Outcome::CheckCondition(sense) => {
+                self.respond(tag, ScsiStatus::CheckCondition, Some(*sense), 0, out);
+            }
+        }
+    }
+
+    /// Ends a task with Data-In PDUs, the last of which carries the status.
+    fn send_data(
+        &mut self,
+        tag: Tag,
+        buffer: super::buffers::BufferName,
+        length: u32,
+        total: u64,
+        out: &mut Output,
+    ) {
+        let task = self.tasks.get(tag);
+        let (itt, residual) = (task.itt, residual(task, total));
+        self.close(tag, out);
+        let Negotiated { max_send_bytes, max_burst_bytes, .. } = self.negotiated;
+        let (mut offset, mut data_sn) = (0, Sn(0));
+        while offset < length {
+            // A sequence of Data-In PDUs is a burst, and its last PDU has the F bit (§11.7.1).
+            let burst_end = (offset / max_burst_bytes + 1).saturating_mul(max_burst_bytes);
+            let end = length.min(burst_end).min(offset.saturating_add(max_send_bytes));
+            let last = end == length;
+            let sns = if last { self.status_sns() } else { self.sns() };
+            let pdu = DataIn {
+                final_pdu: last || end == burst_end,
+                acknowledge: false,
+                status: last.then_some(ScsiStatus::Good.code()),
+                lun: 0,
+                itt,
+                ttt: Ttt::RESERVED,
+                sns,
+                data_sn,
+                buffer_offset: offset,
+                residual: if last { residual } else { Residual::None },
+                data_bytes: end - offset,
+            };
+            out.push_part(&pdu.emit(), buffer, offset, end - offset, last);
+            data_sn = data_sn.next();
+            offset = end;
+        }
+    }
+
+    /// Ends a task with a SCSI Response.
+    fn respond(
+        &mut self,
+        tag: Tag,
+        status: ScsiStatus,
+        sense: Option<Sense>,
+        total: u64,
+        out: &mut Output,
+    ) {
+        let task = self.tasks.get(tag);
+        let (itt, exp_data_sn, residual) = (task.itt, task.r2t_sn, residual(task, total));
+        self.close(tag, out);
+        let mut segment = [0; 2 + Sense::FIXED_BYTES];
+        let segment = match sense {
+            Some(sense) => {
+                // SenseLength, then the sense data (RFC 7143 §11.4.7.2).
+                segment[1] = Sense::FIXED_BYTES as u8;
+                segment[2..].copy_from_slice(&sense.emit_fixed());
+                &segment[..]
+            }
+            None => &[],
+        };
+        let pdu = ScsiResponse {
+            response: 0,
+            status: status.code(),
+            itt,
+            sns: self.status_sns(),
+            exp_data_sn,
+            residual,
+            data_bytes: segment.len() as u32,
+        };
+        out.push(&pdu.emit(), segment);
+    }
+
+    /// Frees the place of a task, first of all, so that its answer opens the window again.
+    fn close(&mut self, tag: Tag, out: &mut Output) {
+        self.tasks.close(tag, &mut out.buffers);
+        while let Some(starved) = self.tasks.next_starved() {
+            self.go_on(starved, out);
+        }
+    }
+
+    // Everything else.
+
+    /// A PDU other than commands and their data, with its data segment.
+    pub(super) fn handle_request(
+        &mut self,
+        request: &Request,
+        bhs: &Bhs,
+        data: &[u8],
+        out: &mut Output,
+    ) -> Result<Option<Event>, Error> {
+        if let Some((immediate, cmd_sn)) = numbering(request)
+            && !self.take_cmd_sn(immediate, cmd_sn)?
+        {
+            return Ok(None);
+        }
+        match request {
+            Request::NopOut(pdu) => self.handle_nop(pdu, data, out),
+            Request::Text(pdu) => self.handle_text(pdu, bhs, data, out),
+            Request::Logout(pdu) => self.handle_logout(pdu, out),
+            Request::TaskManagement(pdu) if !self.discovery => {
+                return Ok(self.handle_task_management(pdu, out));
+            }
+            Request::Snack => self.reject(Reject::SNACK_REJECT, bhs, out),
+            Request::Unknown(_) => self.reject(Reject::COMMAND_NOT_SUPPORTED, bhs, out),
+            _ => self.reject(Reject::PROTOCOL_ERROR, bhs, out),
+        }
+        Ok(None)
+    }
+
+    /// The same with a damaged data segment.
+    pub(super) fn handle_damaged(
+        &mut self,
+        request: &Request,
+        bhs: &Bhs,
+        out: &mut Output,
+    ) -> Result<Option<Event>, Error> {
+        if let Some((immediate, cmd_sn)) = numbering(request)
+            && !self.take_cmd_sn(immediate, cmd_sn)?
+        {
+            return Ok(None);
+        }
+        self.reject(Reject::DATA_DIGEST_ERROR, bhs, out);
+        Ok(None)
+    }
+
+    fn handle_nop(&mut self, pdu: &NopOut, data: &[u8], out: &mut Output) {
+        if pdu.itt == Itt::RESERVED {
+            // It answers a NOP-In of ours, and that it was heard is all that matters.
+            return;
+        }
+        let echo = &data[..data.len().min(self.negotiated.max_send_bytes as usize)];
+        let pdu = NopIn {
+            lun: 0,
+            itt: pdu.itt,
+            ttt: Ttt::RESERVED,
+            sns: self.status_sns(),
+            data_bytes: echo.len() as u32,
+        };
+        out.push(&pdu.emit(), echo);
+    }
+
+    fn handle_text(&mut self, pdu: &TextRequest, bhs: &Bhs, data: &[u8], out: &mut Output) {
+        let portal = (self.portal, self.config.portal_group);
+        let sns = self.sns();
+        let handled = self.texts.handle(pdu, data, &self.config.name, portal, &mut self.negotiated);
+        match handled {
+            Ok((answer, text)) => {
+                let pdu = TextResponse {
+                    final_pdu: answer.final_pdu,
+                    continues: answer.continues,
+                    lun: 0,
+                    itt: pdu.itt,
+                    ttt: answer.ttt,
+                    sns,
+                    data_bytes: text.len() as u32,
+                };
+                out.push(&pdu.emit(), text);
+                self.stat_sn = self.stat_sn.next();
+            }
+            Err(Refusal::Exchange) => self.reject(Reject::PROTOCOL_ERROR, bhs, out),
+            Err(Refusal::Text) => self.reject(Reject::INVALID_PDU_FIELD, bhs, out),
+        }
+    }
+
+    fn handle_logout(&mut self, pdu: &LogoutRequest, out: &mut Output) {
+        const CLOSE_SESSION: u8 = 0;
+        const CLOSE_CONNECTION: u8 = 1;
+        const CLOSED: u8 = 0;
+        const CID_NOT_FOUND: u8 = 1;
+        const RECOVERY_NOT_SUPPORTED: u8 = 2;
+        let response = match pdu.reason {
+            CLOSE_SESSION => CLOSED,
+            CLOSE_CONNECTION if pdu.cid == self.cid => CLOSED,
+            CLOSE_CONNECTION => CID_NOT_FOUND,
+            _ => RECOVERY_NOT_SUPPORTED,
+        };
+        let answer = LogoutResponse {
+            response,
+            itt: pdu.itt,
+            sns: self.status_sns(),
+            time2wait: self.negotiated.default_time2wait as u16,
+            time2retain: self.negotiated.default_time2retain as u16,
+        };
+        out.push(&answer.emit(), &[]);
+        self.logged_out = response == CLOSED;
+    }
+
+    fn handle_task_management(
+        &mut self,
+        pdu: &TaskManagementRequest,
+        out: &mut Output,
+    ) -> Option<Event> {
+        const ABORT_TASK: u8 = 1;
+        const ABORT_TASK_SET: u8 = 2;
+        const LOGICAL_UNIT_RESET: u8 = 5;
+        const TARGET_WARM_RESET: u8 = 6;
+        const TASK_REASSIGN: u8 = 8;
+        let lun = Lun(pdu.lun.to_be_bytes());
+        let lun_exists = self.config.units.get(lun).is_some();
+        let response = match pdu.function {
+            ABORT_TASK => match self.tasks.find(pdu.referenced_itt) {
+                Some(tag) if self.tasks.get(tag).lun == lun => {
+                    self.close(tag, out);
+                    FUNCTION_COMPLETE
+                }
+                _ => TASK_DOES_NOT_EXIST,
+            },
+            ABORT_TASK_SET | LOGICAL_UNIT_RESET if !lun_exists => LUN_DOES_NOT_EXIST,
+            ABORT_TASK_SET => {
+                self.abort(Some(lun), out);
+                FUNCTION_COMPLETE
+            }
+            LOGICAL_UNIT_RESET => return Some(self.start_reset(pdu.itt, Some(lun), out)),
+            TARGET_WARM_RESET => return Some(self.start_reset(pdu.itt, None, out)),
+            TASK_REASSIGN => REASSIGNMENT_NOT_SUPPORTED,
+            _ => FUNCTION_NOT_SUPPORTED,
+        };
+        self.respond_task_management(pdu.itt, response, out);
+        None
+    }
+
+    /// Ends tasks of this session without an answer, as an initiator that asked for it expects.
+    fn abort(&mut self, lun: Option<Lun>, out: &mut Output) {
+        for tag in self.tasks.of(lun) {
+            self.close(tag, out);
+        }
+    }
+
+    fn start_reset(&mut self, itt: Itt, lun: Option<Lun>, out: &mut Output) -> Event {
+        self.abort(lun, out);
+        self.resetting = Some((itt, lun));
+        Event::Reset { lun }
+    }
+
+    /// The tasks of the other sessions have ended too.
+    pub(super) fn reset_done(&mut self, out: &mut Output) {
+        let Some((itt, lun)) = self.resetting.take() else { return };
+        self.attention(lun);
+        self.respond_task_management(itt, FUNCTION_COMPLETE, out);
+    }
+
+    /// Another session has reset a logical unit, or all. The answer TASK ABORTED is what the
+    /// control mode page announces with TAS.
+    pub(super) fn handle_reset(&mut self, lun: Option<Lun>, out: &mut Output) {
+        for tag in self.tasks.of(lun) {
+            self.respond(tag, ScsiStatus::TaskAborted, None, 0, out);
+        }
+        self.attention(lun);
+    }
+
+    fn attention(&mut self, lun: Option<Lun>) {
+        match lun {
+            Some(lun) => self.attentions.logical_unit_reset(lun),
+            None => self.attentions.target_reset(),
+        }
+    }
+
+    fn respond_task_management(&mut self, itt: Itt, response: u8, out: &mut Output) {
+        let pdu = TaskManagementResponse { response, itt, sns: self.status_sns() };
+        out.push(&pdu.emit(), &[]);
+    }
+
+    fn reject(&mut self, reason: u8, bhs: &Bhs, out: &mut Output) {
+        let sns = self.status_sns();
+        let pdu = Reject { reason, sns, data_sn: Sn(0), data_bytes: bhs.len() as u32 };
+        out.push(&pdu.emit(), bhs);
+    }
+
+    // Numbers.
+
+    /// Whether a PDU with this CmdSN is to be handled. One outside of the window is ignored without
+    /// a word (RFC 7143 §4.2.2.1).
+    fn take_cmd_sn(&mut self, immediate: bool, cmd_sn: Sn) -> Result<bool, Error> {
+        if immediate {
+            return Ok(true);
+        }
+        if cmd_sn == self.exp_cmd_sn && cmd_sn.is_at_or_before(self.max_cmd_sn()) {
+            self.exp_cmd_sn = cmd_sn.next();
+            return Ok(true);
+        }
+        if self.exp_cmd_sn.is_before(cmd_sn) && cmd_sn.is_at_or_before(self.max_cmd_sn()) {
+            // Nothing can overtake anything on a single connection, and nothing is sent again at
+            // ErrorRecoveryLevel 0, so the gap would stay for ever.
+            let rule = "leaves a gap in CmdSN";
+            return Err(Error::PeerMisbehaved { pdu: "command", rule });
+        }
+        Ok(false)
+    }
+
+    fn max_cmd_sn(&self) -> Sn {
+        // With a full window this is ExpCmdSN - 1, which closes it.
+        self.exp_cmd_sn.plus((COMMAND_WINDOW - self.tasks.windowed()).wrapping_sub(1))
+    }
+
+    /// Counters of a PDU that carries no status.
+    fn sns(&self) -> StatusSns {
+        StatusSns {
+            stat_sn: self.stat_sn,
+            exp_cmd_sn: self.exp_cmd_sn,
+            max_cmd_sn: self.max_cmd_sn(),
+        }
+    }
+
+    /// Counters of a PDU that uses up a StatSN.
+    fn status_sns(&mut self) -> StatusSns {
+        let sns = self.sns();
+        self.stat_sn = self.stat_sn.next();
+        sns
+    }
+}
+
+/// The I bit and CmdSN of PDUs that have them.
+fn numbering(request: &Request) -> Option<(bool, Sn)> {
+    match request {
+        Request::NopOut(pdu) => Some((pdu.immediate, pdu.cmd_sn)),
+        Request::Text(pdu) => Some((pdu.immediate, pdu.cmd_sn)),
+        Request::Logout(pdu) => Some((pdu.immediate, pdu.cmd_sn)),
+        Request::TaskManagement(pdu) => Some((pdu.immediate, pdu.cmd_sn)),
+        _ => None,
+    }
+}
+
+/// What did not fit: of `total` bytes that the command gave, or of those that it wanted.
+fn residual(task: &Task, total: u64) -> Residual {
+    let (expected, actual) = if task.wanted_out > 0 || task.expected_out > 0 {
+        (task.expected_out, task.wanted_out)
+    } else {
+        (task.expected_in, total)
+    };
+    let actual = u32::try_from(actual).unwrap_or(u32::MAX);
+    if actual > expected {
+        Residual::Overflow(actual - expected)
+    } else if actual < expected {
+        Residual::Underflow(expected - actual)
+    } else {
+        Residual::None
+    }
+}
