@@ -1,2 +1,267 @@
-//! (being written)
-fn main() {}
+//! `lunboot`: boot agent, initiator, rescue tool.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::FromArgs;
+use log::LevelFilter;
+use lunboot::agent::{self, DAEMON_COMMAND};
+use lunboot::boot::cmdline::{BlockChoice, BootConfig};
+use lunboot::boot::kmsg;
+use lunboot::boot::modules::Modules;
+use lunboot::boot::survive;
+use lunboot::daemon;
+use lunboot::net::tcp;
+use lunboot::wire::root_path::{Dialect, IscsiName, Portal, RootPath};
+
+/// Of open(2): only if nobody else has the block device mounted or open like this.
+const O_EXCL: i32 = 0o200;
+
+/// Attaches iSCSI disks, and boots machines from them.
+#[derive(FromArgs)]
+struct Arguments {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Init(Init),
+    Attach(Attach),
+    Detach(Detach),
+    Discover(Discover),
+    Status(Status),
+    Version(Version),
+}
+
+/// be process 1 of an initramfs (what /init does)
+#[derive(FromArgs)]
+#[argh(subcommand, name = "init")]
+struct Init {}
+
+/// attach a LUN and print the path of its block device
+#[derive(FromArgs)]
+#[argh(subcommand, name = "attach")]
+struct Attach {
+    /// take everything from the kernel command line, network included: for boot scripts
+    #[argh(switch)]
+    boot: bool,
+    /// refuse writes
+    #[argh(switch)]
+    read_only: bool,
+    /// kernel device to make: auto (default), ublk or nbd
+    #[argh(option, default = "\"auto\".into()")]
+    block: String,
+    /// our iSCSI name (default: made from this machine's hardware)
+    #[argh(option)]
+    initiator: Option<String>,
+    /// iscsi://HOST[:PORT]/TARGET/LUN, or a root path as in RFC 4173: iscsi:HOST::PORT:LUN:TARGET
+    #[argh(positional)]
+    uri: Option<String>,
+}
+
+/// let go of a block device that `attach` made
+#[derive(FromArgs)]
+#[argh(subcommand, name = "detach")]
+struct Detach {
+    /// the block device: /dev/ublkb0
+    #[argh(positional)]
+    device: String,
+}
+
+/// list the targets that a host has
+#[derive(FromArgs)]
+#[argh(subcommand, name = "discover")]
+struct Discover {
+    /// our iSCSI name (default: made from this machine's hardware)
+    #[argh(option)]
+    initiator: Option<String>,
+    /// HOST, HOST:PORT or [IPV6]:PORT
+    #[argh(positional)]
+    host: String,
+}
+
+/// show every attached LUN
+#[derive(FromArgs)]
+#[argh(subcommand, name = "status")]
+struct Status {}
+
+/// print the version
+#[derive(FromArgs)]
+#[argh(subcommand, name = "version")]
+struct Version {}
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    // The kernel starts /init with words of its command line; they are meant for the real init.
+    if std::process::id() == 1 {
+        agent::init(words.get(1..).unwrap_or_default());
+    }
+    if let [_, command, number] = words.as_slice()
+        && command == DAEMON_COMMAND
+    {
+        return report(serve(number));
+    }
+    let arguments: Arguments = argh::from_env();
+    kmsg::install_standard_error(LevelFilter::Warn);
+    match arguments.command {
+        Command::Init(_) => report(Err("init only works as process 1 of an initramfs".into())),
+        Command::Attach(attach) => report(run_attach(&attach)),
+        Command::Detach(detach) => report(run_detach(&detach)),
+        Command::Discover(discover) => report(run_discover(&discover)),
+        Command::Status(_) => report(run_status()),
+        Command::Version(_) => {
+            println!("lunboot {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn report(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("lunboot: {text}");
+            log::error!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(number: &OsString) -> Result<(), String> {
+    kmsg::install(LevelFilter::Info);
+    let number: Option<i32> = number.to_str().and_then(|number| number.parse().ok());
+    let number = number.filter(|number| *number > 2).ok_or("daemon: not for people to start")?;
+    let socket = survive::inherited(number).map_err(|error| format!("daemon: {error}"))?;
+    daemon::run(UnixStream::from(socket))
+}
+
+fn run_attach(attach: &Attach) -> Result<(), String> {
+    if attach.boot {
+        if let Some(attached) = agent::attach_at_boot()? {
+            println!("{}", attached.path.display());
+        }
+        return Ok(());
+    }
+    let uri = attach.uri.as_ref().ok_or("attach: name the disk: iscsi://HOST/TARGET/LUN")?;
+    let root_path = RootPath::parse(uri, Dialect::Rfc4173).map_err(|error| error.to_string())?;
+    let block = match attach.block.as_str() {
+        "auto" => BlockChoice::Auto,
+        "ublk" => BlockChoice::Ublk,
+        "nbd" => BlockChoice::Nbd,
+        other => return Err(format!("--block {other}: must be auto, ublk or nbd")),
+    };
+    let target = root_path.target.as_str().to_owned();
+    refuse_twice(&target, root_path.lun)?;
+    let mut modules = Modules::open("").map_err(|error| error.to_string())?;
+    let attached = agent::attach(&daemon::Config {
+        portals: agent::portals(&root_path)?,
+        link_index: None,
+        initiator: initiator(attach.initiator.as_deref())?,
+        isid: agent::isid(&target, root_path.lun),
+        target,
+        lun: root_path.lun,
+        block: agent::load_drivers(&mut modules, block),
+        read_only: attach.read_only,
+    })?;
+    println!("{}", attached.path.display());
+    Ok(())
+}
+
+/// Two sessions of one machine for one LUN would throw each other out for ever.
+fn refuse_twice(target: &str, lun: u64) -> Result<(), String> {
+    for (device, status) in all_status()? {
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.split_whitespace().next() == Some(name));
+            line.and_then(|line| line.split_whitespace().nth(1)).map(str::to_owned)
+        };
+        let is_same = field("target").as_deref() == Some(target)
+            && field("lun") == Some(format!("{lun:016x}"));
+        if is_same {
+            return Err(format!("attach: {target} is attached already, as /dev/{device}"));
+        }
+    }
+    Ok(())
+}
+
+fn initiator(given: Option<&str>) -> Result<String, String> {
+    let mut config = BootConfig::default();
+    if let Some(name) = given {
+        let name = IscsiName::parse(name).map_err(|error| format!("--initiator: {error}"))?;
+        config.initiator = Some(name);
+    }
+    Ok(agent::initiator_name(&config, None))
+}
+
+fn run_detach(detach: &Detach) -> Result<(), String> {
+    let name = Path::new(&detach.device).file_name().unwrap_or_default().to_string_lossy();
+    if !devices()?.iter().any(|device| *device == name) {
+        return Err(format!(
+            "detach: {} is no disk of ours: `lunboot status` lists them",
+            detach.device
+        ));
+    }
+    // Whoever has it mounted or open exclusively would lose it without this.
+    let path = Path::new("/dev").join(&*name);
+    let exclusive = OpenOptions::new().read(true).custom_flags(O_EXCL).open(&path);
+    let exclusive = exclusive.map_err(|error| match error.kind() {
+        ErrorKind::ResourceBusy => {
+            format!("detach: {} is in use: unmount what is on it first", path.display())
+        }
+        _ => format!("detach: {}: {error}", path.display()),
+    })?;
+    drop(exclusive);
+    match daemon::ask(&name, "detach", None) {
+        Ok(answer) if answer == "done\n" => Ok(()),
+        Ok(_) => Err("detach: the daemon ended without saying that all is well".into()),
+        Err(error) => Err(format!("detach: {error}")),
+    }
+}
+
+fn run_discover(discover: &Discover) -> Result<(), String> {
+    let portal = Portal::parse(&discover.host).map_err(|error| error.to_string())?;
+    let host = portal.host.to_string();
+    let portals = tcp::resolve(&host, portal.port).map_err(|error| error.to_string())?;
+    let targets = agent::discover(&portals, &initiator(discover.initiator.as_deref())?)?;
+    if targets.is_empty() {
+        return Err(format!("discover: {portal} has no target for us"));
+    }
+    for target in targets {
+        println!("{} {}", target.name, target.addresses.join(" "));
+    }
+    Ok(())
+}
+
+fn run_status() -> Result<(), String> {
+    let all = all_status()?;
+    if all.is_empty() {
+        println!("nothing is attached");
+    }
+    for (number, (_, status)) in all.iter().enumerate() {
+        print!("{}{status}", if number == 0 { "" } else { "\n" });
+    }
+    Ok(())
+}
+
+fn devices() -> Result<Vec<String>, String> {
+    let path = "/proc/net/unix";
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Ok(daemon::devices(&text))
+}
+
+fn all_status() -> Result<Vec<(String, String)>, String> {
+    let mut all = Vec::new();
+    for device in devices()? {
+        let status = daemon::ask(&device, "status", Some(Duration::from_secs(5)))
+            .map_err(|error| format!("{device}: {error}"))?;
+        all.push((device, status));
+    }
+    Ok(all)
+}

@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -76,6 +76,16 @@ pub fn spawn_daemon<A: AsRef<OsStr>>(
     // SAFETY: between fork and exec it only makes system calls: no allocation, no lock.
     unsafe { command.pre_exec(prepare) };
     doing("starting the storage daemon from /proc/self/exe", command.spawn())
+}
+
+/// The descriptor that [`spawn_daemon`] left open under this number, as an argument of the daemon
+/// names it. To be called once: there is one owner.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: only borrowed for the next call, which fails if there is no such descriptor.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and nothing else in this process has been told its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Makes the calling process hard to kill and safe to wait for. What fails is returned, each with

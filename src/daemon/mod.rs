@@ -476,6 +476,7 @@ impl Daemon {
         let rows = [
             ("device", format!("{device} ({})", self.driver)),
             ("target", self.config.target.clone()),
+            ("lun", format!("{:016x}", self.config.lun)),
             ("portal", self.shown_portal()),
             ("initiator", self.config.initiator.clone()),
             (

@@ -1,0 +1,90 @@
+//! `lunboot discover`: asks a portal for its targets.
+
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::net::tcp::{self, Origin};
+use crate::proto::discovery::{DiscoveredTarget, Discovery};
+use crate::proto::login::LoginConfig;
+use crate::proto::params::Offer;
+use crate::proto::{Error, Patience};
+use crate::wire::pdu::Isid;
+
+/// Asks each address in turn until one answers; the error names all that did not.
+pub fn discover(portals: &[SocketAddr], initiator: &str) -> Result<Vec<DiscoveredTarget>, String> {
+    let mut failures = Vec::new();
+    for portal in portals {
+        match ask(*portal, initiator) {
+            Ok(targets) => return Ok(targets),
+            Err(text) => failures.push(format!("{portal}: {text}")),
+        }
+    }
+    Err(failures.join("; "))
+}
+
+fn ask(portal: SocketAddr, initiator: &str) -> Result<Vec<DiscoveredTarget>, String> {
+    let patience = Patience::default();
+    let mut stream = connect(portal)?;
+    let config = LoginConfig {
+        initiator: initiator.to_owned(),
+        target: None,
+        isid: Isid([0x80, 0, 0, 0, 0, 1]),
+        offer: Offer::default(),
+    };
+    let mut discovery = Discovery::new(&config, patience, Instant::now());
+    let shown = |error: Error| error.to_string();
+    loop {
+        if let Some(targets) = discovery.poll_targets() {
+            return Ok(targets);
+        }
+        let mut slices = [&[][..]; 8];
+        let count = discovery.poll_transmit(&mut slices);
+        if count > 0 {
+            let slices = slices.map(IoSlice::new);
+            match stream.write_vectored(&slices[..count]) {
+                Ok(sent) => discovery.sent(sent),
+                Err(error) if is_temporary(&error) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        let has_more = discovery.poll_transmit(&mut [&[][..]; 1]) > 0;
+        let out = if has_more { PollFlags::OUT } else { PollFlags::empty() };
+        wait(&stream, PollFlags::IN | out, discovery.next_deadline());
+        match stream.read(discovery.recv_space()) {
+            Ok(0) => return Err("closed by the target".into()),
+            Ok(count) => discovery.received(count, Instant::now()).map_err(shown)?,
+            Err(error) if is_temporary(&error) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        discovery.handle_timeout(Instant::now()).map_err(shown)?;
+    }
+}
+
+fn connect(portal: SocketAddr) -> Result<std::net::TcpStream, String> {
+    let now = Instant::now();
+    let deadline = now + std::time::Duration::from_secs(10);
+    let mut connecting =
+        tcp::connect(portal, Origin::default(), now, deadline).map_err(|e| e.to_string())?;
+    loop {
+        wait(&connecting.fd(), PollFlags::OUT, Some(connecting.deadline()));
+        match connecting.poll_stream(Instant::now()) {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(undecided) => connecting = undecided,
+        }
+    }
+}
+
+fn wait(fd: &impl std::os::fd::AsFd, flags: PollFlags, deadline: Option<Instant>) {
+    let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    // An interrupted wait is a short one.
+    let _ = poll(&mut [PollFd::new(fd, flags)], timeout.as_ref());
+}
+
+fn is_temporary(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

@@ -1,0 +1,180 @@
+//! The boot journey: configure, network, disk, root, hand over.
+//!
+//! [`init`] is read top to bottom. Whatever fails is said in one line with the step, the value and
+//! what to check; then it waits and tries again, for ever: nobody may be there to press a key.
+
+mod attach;
+mod discover;
+mod identity;
+mod network;
+mod rescue;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use log::{LevelFilter, error, info, warn};
+
+use crate::boot::cmdline::BootConfig;
+use crate::boot::modules::Modules;
+use crate::boot::mount::{self, NEW_ROOT};
+use crate::boot::switch_root::{find_init, switch_root};
+use crate::boot::uevent::Uevents;
+use crate::boot::{find_root, kmsg};
+use crate::daemon;
+
+pub use attach::{Attached, DAEMON_COMMAND, attach, load_drivers, portals};
+pub use discover::discover;
+pub use identity::{initiator_name, isid};
+pub use network::Network;
+
+/// Pauses between attempts: from, to.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long one look for the root file system lasts before it is reported and begun again.
+const ROOT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the way to the disk took.
+struct Way {
+    network: Network,
+    attached: Attached,
+}
+
+/// The life of process 1 in the initramfs. `arguments` are handed on to the init of the root file
+/// system. It never returns: if it did, the kernel would panic.
+pub fn init(arguments: &[OsString]) -> ! {
+    let began = Instant::now();
+    let early = mount::mount_early();
+    let config = read_command_line();
+    kmsg::install(log_level(&config));
+    info!("version {}", env!("CARGO_PKG_VERSION"));
+    if let Err(error) = early {
+        error!("{error}");
+    }
+    report_rejected(&config);
+    if config.shell {
+        rescue::announce();
+    }
+    let mut uevents = endlessly(&config, || Uevents::open().map_err(|e| format!("uevents: {e}")));
+    let mut modules = endlessly(&config, || open_modules());
+    modules.coldplug();
+    let way = endlessly(&config, || find_disk(&config, &mut modules, &mut uevents));
+    let attached_at = Instant::now();
+    let path = &way.attached.path;
+    endlessly(&config, || mount_root(&config, path, &mut modules, &mut uevents));
+    report_times(&way, attached_at.elapsed(), began.elapsed());
+    endlessly(&config, || -> Result<(), String> {
+        find_init(Path::new(NEW_ROOT), config.init.as_deref()).map_err(|e| e.to_string())?;
+        Err(switch_root(Path::new(NEW_ROOT), config.init.as_deref(), arguments).to_string())
+    });
+    unreachable!("switching to the root file system either does not return or is tried again");
+}
+
+/// Attaches the disk that the kernel command line names, for a hook in a distribution's image, which
+/// mounts by itself. `Ok(None)` if the command line asks for nothing.
+pub fn attach_at_boot() -> Result<Option<Attached>, String> {
+    let config = read_command_line();
+    if !config.asked {
+        return Ok(None);
+    }
+    kmsg::install(log_level(&config));
+    report_rejected(&config);
+    let mut uevents = Uevents::open().map_err(|error| format!("uevents: {error}"))?;
+    let mut modules = open_modules()?;
+    modules.coldplug();
+    let began = Instant::now();
+    let way = endlessly(&config, || find_disk(&config, &mut modules, &mut uevents));
+    report_times(&way, Duration::ZERO, began.elapsed());
+    Ok(Some(way.attached))
+}
+
+/// The text of /proc/cmdline, typed.
+pub fn read_command_line() -> BootConfig {
+    match fs::read_to_string("/proc/cmdline") {
+        Ok(text) => BootConfig::parse(&text),
+        Err(_) => BootConfig::default(),
+    }
+}
+
+fn open_modules() -> Result<Modules, String> {
+    let text = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    Modules::open(&text).map_err(|error| error.to_string())
+}
+
+/// Network, target, daemon: the way to the disk.
+fn find_disk(
+    config: &BootConfig,
+    modules: &mut Modules,
+    uevents: &mut Uevents,
+) -> Result<Way, String> {
+    let network = network::bring_up(config, modules, uevents).map_err(|error| error.to_string())?;
+    let root_path = identity::root_path(config, &network)?;
+    let block = load_drivers(modules, config.block);
+    let target = root_path.target.as_str().to_owned();
+    let attached = attach(&daemon::Config {
+        portals: portals(&root_path)?,
+        link_index: NonZeroU32::new(network.link.index),
+        initiator: initiator_name(config, Some(&network)),
+        isid: isid(&target, root_path.lun),
+        target,
+        lun: root_path.lun,
+        block,
+        read_only: false,
+    })?;
+    Ok(Way { network, attached })
+}
+
+fn mount_root(
+    config: &BootConfig,
+    disk: &Path,
+    modules: &mut Modules,
+    uevents: &mut Uevents,
+) -> Result<(), String> {
+    let io = |error: io::Error| format!("looking for the root file system: {error}");
+    let found = find_root::wait(config.root.as_ref(), disk, uevents, ROOT_PATIENCE).map_err(io)?;
+    let device = found.map_err(|not_found| not_found.to_string())?;
+    let kind = mount::mount_root(&device, config, modules, Path::new(NEW_ROOT))
+        .map_err(|error| error.to_string())?;
+    info!("root is {} ({kind})", device.path.display());
+    Ok(())
+}
+
+/// Does a step until it succeeds; says why it did not, offers a shell if one was asked for, waits.
+fn endlessly<T>(config: &BootConfig, mut step: impl FnMut() -> Result<T, String>) -> T {
+    let mut pause = RETRY.0;
+    loop {
+        match step() {
+            Ok(value) => return value,
+            Err(text) => error!("{text}; trying again in {} s", pause.as_secs()),
+        }
+        if config.shell {
+            rescue::shell();
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+fn report_rejected(config: &BootConfig) {
+    for rejected in &config.rejected {
+        warn!("command line: {}: {}", rejected.word, rejected.reason);
+    }
+}
+
+fn report_times(way: &Way, root: Duration, all: Duration) {
+    info!(
+        "link {:.2} s, dhcp {:.2} s, login {:.2} s, root {:.2} s; {:.2} s in all",
+        way.network.link_time.as_secs_f32(),
+        way.network.dhcp_time.as_secs_f32(),
+        way.attached.login_time.as_secs_f32(),
+        root.as_secs_f32(),
+        all.as_secs_f32()
+    );
+}
+
+fn log_level(config: &BootConfig) -> LevelFilter {
+    if config.debug { LevelFilter::Debug } else { LevelFilter::Info }
+}

@@ -1,0 +1,476 @@
+//! Brings up the network that leads to the disk: every link at once, the first that answers wins.
+//!
+//! It waits for ever, by events: links and devices may appear late, a switch may keep its port shut
+//! for a minute. What it waits for is said every time the wait has doubled, from ten seconds on.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::boot::cmdline::{BootConfig, Mac, Method};
+use crate::boot::ip_argument::{Device, IpArgument};
+use crate::boot::modules::Modules;
+use crate::boot::uevent::Uevents;
+use crate::net::link::{self, Address, Link, Links, Route};
+use crate::net::udp::Port;
+use crate::proto::dhcp::{self, DhcpClient, Lease};
+use crate::wire::root_path::RootPath;
+
+/// The network that was brought up.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The link that leads to the disk.
+    pub link: Link,
+    /// What DHCP granted; `None` with a static address.
+    pub lease: Option<Lease>,
+    /// From the beginning to carrier.
+    pub link_time: Duration,
+    /// From carrier to the address.
+    pub dhcp_time: Duration,
+}
+
+/// First time at which a wait is reported.
+const REPORT_AFTER: Duration = Duration::from_secs(10);
+
+/// Vendor class that DHCP servers can select by (option 60).
+const VENDOR_CLASS: &[u8] = b"lunboot";
+
+const DHCP_CLIENT_PORT: u16 = 68;
+const DHCP_SERVER_PORT: u16 = 67;
+
+/// A link that may lead to the disk.
+struct Candidate {
+    link: Link,
+    wish: Option<IpArgument>,
+    carrier_at: Option<Instant>,
+    dhcp: Option<Dhcp>,
+    /// We have raised it, so we may take it down again.
+    raised: bool,
+}
+
+struct Dhcp {
+    client: DhcpClient,
+    port: Port,
+}
+
+/// Everything the search works with.
+struct Search<'a> {
+    config: &'a BootConfig,
+    links: Links,
+    uevents: &'a mut Uevents,
+    modules: &'a mut Modules,
+    candidates: HashMap<u32, Candidate>,
+    began: Instant,
+    report_at: Instant,
+}
+
+/// Waits until a link has an address that can lead to the disk.
+pub(super) fn bring_up(
+    config: &BootConfig,
+    modules: &mut Modules,
+    uevents: &mut Uevents,
+) -> Result<Network, link::Error> {
+    let began = Instant::now();
+    let mut search = Search {
+        config,
+        links: Links::open()?,
+        uevents,
+        modules,
+        candidates: HashMap::new(),
+        began,
+        report_at: began + REPORT_AFTER,
+    };
+    let links = search.links.list()?;
+    for link in links {
+        search.consider(link);
+    }
+    loop {
+        if let Some(network) = search.drain()? {
+            search.release_others(network.link.index);
+            return Ok(network);
+        }
+        search.wait();
+    }
+}
+
+impl Search<'_> {
+    /// A link is there, or has changed.
+    fn consider(&mut self, link: Link) {
+        let index = link.index;
+        if let Some(candidate) = self.candidates.get_mut(&index) {
+            candidate.link = link;
+        } else {
+            let Some(wish) = self.wish(&link) else { return };
+            let raised = !link.is_up();
+            debug!("link {} ({})", link.name, shown_mac(&link));
+            if raised && let Err(error) = self.links.set_up(index) {
+                warn!("{error}");
+                return;
+            }
+            let candidate = Candidate { link, wish, carrier_at: None, dhcp: None, raised };
+            self.candidates.insert(index, candidate);
+        }
+        self.follow_carrier(index);
+    }
+
+    /// What the command line wants of a link; `None` to leave it alone.
+    fn wish(&self, link: &Link) -> Option<Option<IpArgument>> {
+        if !link.is_ethernet() {
+            return None;
+        }
+        let names = |device: &Device| match device {
+            Device::Name(name) => *name == link.name,
+            Device::Mac(Mac(mac)) => link.mac == Some(*mac),
+        };
+        let named = self.config.ip.iter().find(|ip| ip.device.as_ref().is_some_and(names));
+        let wish = named.or_else(|| self.config.ip.iter().find(|ip| ip.device.is_none()));
+        if wish.is_some_and(|wish| wish.method == Method::Off) {
+            return None;
+        }
+        if named.is_none() && !self.config.ip.is_empty() && wish.is_none() {
+            return None;
+        }
+        if named.is_none() && self.config.bootif.is_some_and(|Mac(mac)| link.mac != Some(mac)) {
+            return None;
+        }
+        Some(wish.cloned())
+    }
+
+    fn follow_carrier(&mut self, index: u32) {
+        let Some(candidate) = self.candidates.get_mut(&index) else { return };
+        let now = Instant::now();
+        if !candidate.link.is_ready() {
+            candidate.carrier_at = None;
+            if let Some(dhcp) = &mut candidate.dhcp {
+                dhcp.client.handle_disconnected();
+            }
+            return;
+        }
+        if candidate.carrier_at.is_some() {
+            return;
+        }
+        candidate.carrier_at = Some(now);
+        if matches!(&candidate.wish, Some(IpArgument { method: Method::Static { .. }, .. })) {
+            return;
+        }
+        if candidate.dhcp.is_none() {
+            candidate.dhcp = start_dhcp(&candidate.link, self.config.target.is_none(), self.began);
+        }
+        if let Some(dhcp) = &mut candidate.dhcp {
+            dhcp.client.handle_connected(now);
+        }
+    }
+
+    /// Takes in everything that has happened; the network, if it is there now.
+    fn drain(&mut self) -> Result<Option<Network>, link::Error> {
+        while let Some(event) = self.links.poll_event()? {
+            match event {
+                link::Event::Changed(link) => self.consider(link),
+                link::Event::Gone(link) => drop(self.candidates.remove(&link.index)),
+                link::Event::Lost => {
+                    for link in self.links.list()? {
+                        self.consider(link);
+                    }
+                }
+            }
+        }
+        while let Ok(Some(event)) = self.uevents.poll_event() {
+            self.modules.handle(&event);
+        }
+        self.report();
+        let indices: Vec<u32> = self.candidates.keys().copied().collect();
+        for index in indices {
+            if let Some(network) = self.advance(index)? {
+                return Ok(Some(network));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drives one link as far as it goes.
+    fn advance(&mut self, index: u32) -> Result<Option<Network>, link::Error> {
+        let Some(candidate) = self.candidates.get_mut(&index) else { return Ok(None) };
+        let Some(carrier_at) = candidate.carrier_at else { return Ok(None) };
+        if let Some(wish) = candidate.wish.clone()
+            && let Method::Static { address, prefix_length, gateway } = wish.method
+        {
+            let link = candidate.link.clone();
+            self.set_static(&link, address, prefix_length, gateway, wish.mtu)?;
+            return Ok(Some(self.network(link, None, carrier_at)));
+        }
+        let Some(dhcp) = &mut candidate.dhcp else { return Ok(None) };
+        let lease = advance_dhcp(dhcp, &candidate.link, self.config.target.is_none());
+        let Some(lease) = lease else { return Ok(None) };
+        let (link, mtu) = (candidate.link.clone(), candidate.wish.as_ref().and_then(|ip| ip.mtu));
+        self.set_lease(&link, &lease, mtu)?;
+        Ok(Some(self.network(link, Some(lease), carrier_at)))
+    }
+
+    fn network(&self, link: Link, lease: Option<Lease>, carrier_at: Instant) -> Network {
+        let (link_time, dhcp_time) = (carrier_at - self.began, carrier_at.elapsed());
+        Network { link, lease, link_time, dhcp_time }
+    }
+
+    fn set_static(
+        &mut self,
+        link: &Link,
+        address: IpAddr,
+        prefix_len: u8,
+        gateway: Option<IpAddr>,
+        mtu: Option<u16>,
+    ) -> Result<(), link::Error> {
+        self.set_mtu(link, mtu);
+        let IpAddr::V4(address) = address else {
+            warn!("ip={address}: static IPv6 addresses are not supported yet");
+            return Ok(());
+        };
+        let broadcast = Ipv4Addr::from_bits(
+            address.to_bits() | u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0),
+        );
+        let link_index = link.index;
+        self.links.add_address(&Address { link_index, address, prefix_len, broadcast })?;
+        if let Some(IpAddr::V4(router)) = gateway {
+            self.add_route(link, Ipv4Addr::UNSPECIFIED, 0, router);
+        }
+        info!("{}: {address}/{prefix_len} as ip= says", link.name);
+        write_resolver(self.config, None);
+        Ok(())
+    }
+
+    fn set_lease(
+        &mut self,
+        link: &Link,
+        lease: &Lease,
+        mtu: Option<u16>,
+    ) -> Result<(), link::Error> {
+        self.set_mtu(link, mtu.or(lease.options.interface_mtu));
+        self.links.add_address(&Address {
+            link_index: link.index,
+            address: lease.address,
+            prefix_len: lease.prefix_len,
+            broadcast: lease.broadcast,
+        })?;
+        // Routers on the link first: a route through one of the others may need them.
+        let mut routes = lease.routes.clone();
+        routes.sort_by_key(|route| !route.router.is_unspecified());
+        for route in &routes {
+            self.add_route(link, route.destination, route.prefix_len, route.router);
+        }
+        info!("{}: {}/{} from {}", link.name, lease.address, lease.prefix_len, lease.server);
+        write_resolver(self.config, Some(lease));
+        Ok(())
+    }
+
+    fn add_route(&mut self, link: &Link, destination: Ipv4Addr, prefix_len: u8, router: Ipv4Addr) {
+        let route = Route {
+            link_index: link.index,
+            destination,
+            prefix_len,
+            router: Some(router).filter(|router| !router.is_unspecified()),
+            source: None,
+            metric: None,
+        };
+        // One wrong route in a lease must not cost the disk, which may be on this very link.
+        if let Err(error) = self.links.add_route(&route) {
+            warn!("{error}");
+        }
+    }
+
+    fn set_mtu(&mut self, link: &Link, mtu: Option<u16>) {
+        let Some(mtu) = mtu.map(u32::from).filter(|mtu| *mtu != link.mtu) else { return };
+        if let Err(error) = self.links.set_mtu(link.index, mtu) {
+            warn!("{error}");
+        }
+    }
+
+    /// Puts the links that did not win back as they were.
+    fn release_others(&mut self, winner: u32) {
+        for (index, candidate) in self.candidates.drain() {
+            if index != winner && candidate.raised {
+                // A link that stays up does no harm.
+                let _ = self.links.set_down(index);
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        let now = Instant::now();
+        let clients = self.candidates.values().filter_map(|candidate| candidate.dhcp.as_ref());
+        let deadlines = clients.clone().filter_map(|dhcp| dhcp.client.next_deadline());
+        let deadline = deadlines.chain([self.report_at]).min();
+        let mut fds: Vec<PollFd<'_>> =
+            [self.links.fd(), self.uevents.fd()].map(readable).into_iter().collect();
+        fds.extend(clients.map(|dhcp| readable(dhcp.port.fd())));
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        // An interrupted wait is a short one; every source is looked at after each.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    /// Says what it waits for, at 10, 20, 40, … seconds.
+    fn report(&mut self) {
+        let now = Instant::now();
+        if now < self.report_at {
+            return;
+        }
+        let waited = now - self.began;
+        self.report_at = now + waited;
+        let seconds = waited.as_secs();
+        if self.candidates.is_empty() {
+            warn!(
+                "no network link after {seconds} s: {}; waiting for one to appear",
+                devices_without_driver()
+            );
+            return;
+        }
+        for candidate in self.candidates.values() {
+            let name = format!("{} ({})", candidate.link.name, shown_mac(&candidate.link));
+            if candidate.carrier_at.is_none() {
+                warn!("{name}: no carrier after {seconds} s: check cable and switch; waiting");
+            } else if candidate.dhcp.is_some() {
+                warn!(
+                    "{name}: no usable DHCP answer after {seconds} s: is there a server, does the \
+                     switch forward yet (spanning tree)? still asking"
+                );
+            }
+        }
+    }
+}
+
+fn start_dhcp(link: &Link, root_path_wanted: bool, began: Instant) -> Option<Dhcp> {
+    let mac = link.mac?;
+    let port = match Port::open(link.index, DHCP_CLIENT_PORT) {
+        Ok(port) => port,
+        Err(error) => {
+            warn!("{}: no socket for DHCP: {error}", link.name);
+            return None;
+        }
+    };
+    let config = dhcp::Config {
+        mac,
+        host_name: Vec::new(),
+        vendor_class: VENDOR_CLASS.to_vec(),
+        root_path_wanted,
+    };
+    Some(Dhcp { client: DhcpClient::new(config, seed(mac, began)), port })
+}
+
+/// Spreads the machines of a rack that is switched on at once: the address tells them apart, the
+/// time one boot of a machine from the next.
+fn seed(mac: [u8; 6], began: Instant) -> u64 {
+    let mut random = [0; 8];
+    let flags = rustix::rand::GetRandomFlags::NONBLOCK;
+    if rustix::rand::getrandom(&mut random, flags) == Ok(random.len()) {
+        return u64::from_ne_bytes(random);
+    }
+    let address = mac.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    address.rotate_left(16) ^ began.elapsed().as_nanos() as u64
+}
+
+/// Messages in, messages out; the lease, if there is one that leads to a disk.
+fn advance_dhcp(dhcp: &mut Dhcp, link: &Link, root_path_wanted: bool) -> Option<Lease> {
+    let Dhcp { client, port } = dhcp;
+    loop {
+        match port.recv() {
+            Ok(Some(message)) => {
+                if let Err(malformed) = client.handle_message(&message, Instant::now()) {
+                    debug!("{}: {malformed}", link.name);
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                warn!("{}: receiving DHCP: {error}", link.name);
+                break;
+            }
+        }
+    }
+    client.handle_timeout(Instant::now());
+    while let Some(transmit) = client.poll_transmit() {
+        let to = SocketAddrV4::new(transmit.destination, DHCP_SERVER_PORT);
+        if let Err(error) = port.send(transmit.source, to, &transmit.payload) {
+            debug!("{}: sending DHCP: {error}", link.name);
+        }
+    }
+    let mut lease = None;
+    while let Some(event) = client.poll_event() {
+        match event {
+            dhcp::Event::Bound(bound) | dhcp::Event::Renewed(bound) => lease = Some(*bound),
+            dhcp::Event::Refused { message } => {
+                warn!("{}: the DHCP server refuses: {message}", link.name);
+            }
+            // The search reports for all links together.
+            dhcp::Event::Unanswered { .. } | dhcp::Event::Expired(_) => {}
+        }
+    }
+    let lease = lease?;
+    if root_path_wanted && !has_root_path(&lease) {
+        warn!(
+            "{}: DHCP server {} gives an address but no iSCSI root path (option 17), and the \
+             command line names no target: add lunboot=iscsi:… or the option; still asking",
+            link.name, lease.server
+        );
+        client.release();
+        client.handle_connected(Instant::now());
+        return None;
+    }
+    Some(lease)
+}
+
+fn has_root_path(lease: &Lease) -> bool {
+    std::str::from_utf8(&lease.options.root_path).is_ok_and(RootPath::is_iscsi)
+}
+
+/// The resolver of the C library reads this file; without name servers there is nothing to write.
+fn write_resolver(config: &BootConfig, lease: Option<&Lease>) {
+    let leased = lease.into_iter().flat_map(|lease| &lease.options.name_servers);
+    let given = config.ip.iter().flat_map(|ip| &ip.nameservers).chain(&config.nameservers);
+    let text: String = given
+        .map(ToString::to_string)
+        .chain(leased.map(ToString::to_string))
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    if text.is_empty() {
+        return;
+    }
+    let write = || -> io::Result<()> {
+        fs::create_dir_all("/etc")?;
+        fs::write("/etc/resolv.conf", &text)
+    };
+    if let Err(error) = write() {
+        warn!("/etc/resolv.conf: {error}: the server can only be named by its address");
+    }
+}
+
+/// Network devices on the PCI bus that no driver has taken, for the person who has to add one.
+fn devices_without_driver() -> String {
+    let mut waiting = Vec::new();
+    for entry in fs::read_dir("/sys/bus/pci/devices").into_iter().flatten().flatten() {
+        let path = entry.path();
+        let class = fs::read_to_string(path.join("class")).unwrap_or_default();
+        if class.starts_with("0x02") && !path.join("driver").exists() {
+            let read = |name: &str| {
+                let text = fs::read_to_string(path.join(name)).unwrap_or_default();
+                text.trim().trim_start_matches("0x").to_owned()
+            };
+            waiting.push(format!("PCI device {}:{}", read("vendor"), read("device")));
+        }
+    }
+    match waiting.as_slice() {
+        [] => "no network device on the PCI bus either".to_owned(),
+        waiting => format!("no driver in this image for {}", waiting.join(", ")),
+    }
+}
+
+fn shown_mac(link: &Link) -> String {
+    let Some(mac) = link.mac else { return "no address".to_owned() };
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn readable(fd: std::os::fd::BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::IN)
+}
