@@ -52,7 +52,6 @@ demo: all
 
 .PHONY: test
 test: all
-	@tests/setup/test-tools
 	tests/run
 
 .PHONY: bench
