@@ -15,29 +15,30 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
 
 use log::{debug, warn};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, netlink,
-    recv, send, sendmsg, socket_with, socketpair, sockopt,
+    AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+    sockopt,
 };
-use rustix::time::Timespec;
+
+use control::Control;
+use slot::{Slot, Staged};
 
 use super::{BlockDevice, OpenError, check, errno, request_bytes_max};
-use crate::proto::disk::{Buffer, Completion, Error, Geometry, Op, Request, Tag};
+use crate::proto::disk::{Completion, Error, Geometry, Op, Request, Tag};
 use crate::wire::nbd as abi;
-use crate::wire::netlink::{
-    Builder, GenericHeader, NLM_F_ACK, NLM_F_REQUEST, Reply, attributes, controller, messages,
-};
+
+mod control;
+mod slot;
 
 /// An NBD device with one connection.
 pub struct Nbd {
@@ -99,25 +100,6 @@ struct Limits {
     data_bytes: u32,
     trim_bytes: u32,
     zeroes_bytes: u32,
-}
-
-/// One request of the kernel and the buffer that serves it.
-struct Slot {
-    /// `None` while a request is handed out.
-    buffer: Option<Buffer>,
-    cookie: u64,
-    op: Op,
-    /// Where the current piece begins.
-    offset_bytes: u64,
-    /// Length of the whole request, of what is done of it, and of the current piece.
-    length: usize,
-    done: usize,
-    piece: usize,
-    /// All data of a request that is longer than a piece.
-    long: Option<Box<[u8]>>,
-    header: [u8; abi::REPLY_BYTES],
-    /// Bytes of data behind the header of the reply.
-    reply_data: usize,
 }
 
 struct Payload {
@@ -521,80 +503,6 @@ impl BlockDevice for Nbd {
     }
 }
 
-impl Slot {
-    fn new(buffer_bytes: u32) -> Self {
-        Slot {
-            buffer: Some(vec![0; buffer_bytes as usize].into_boxed_slice()),
-            cookie: 0,
-            op: Op::Flush,
-            offset_bytes: 0,
-            length: 0,
-            done: 0,
-            piece: 0,
-            long: None,
-            header: [0; abi::REPLY_BYTES],
-            reply_data: 0,
-        }
-    }
-
-    /// All data of the request in one piece.
-    fn data(&self) -> &[u8] {
-        match (&self.long, &self.buffer) {
-            (Some(long), _) => long,
-            (None, Some(buffer)) => buffer,
-            (None, None) => &[],
-        }
-    }
-
-    fn reply_data(&self) -> &[u8] {
-        &self.data()[..self.reply_data]
-    }
-
-    /// Where the rest of the payload goes.
-    fn payload_space(&mut self, received: usize) -> &mut [u8] {
-        let data = match (&mut self.long, &mut self.buffer) {
-            (Some(long), _) => long,
-            (None, Some(buffer)) => buffer,
-            (None, None) => return &mut [],
-        };
-        &mut data[received..self.length]
-    }
-}
-
-/// Bytes that were received before it was known where they belong: headers, and the beginning of a
-/// payload.
-struct Staged {
-    bytes: [u8; STAGED_BYTES],
-    start: usize,
-    end: usize,
-}
-
-impl Staged {
-    fn new() -> Self {
-        Staged { bytes: [0; STAGED_BYTES], start: 0, end: 0 }
-    }
-
-    fn has_header(&self) -> bool {
-        self.end - self.start >= abi::REQUEST_BYTES
-    }
-
-    /// Moves bytes out, as many as there are and fit.
-    fn take(&mut self, to: &mut [u8]) -> usize {
-        let count = to.len().min(self.end - self.start);
-        to[..count].copy_from_slice(&self.bytes[self.start..self.start + count]);
-        self.start += count;
-        count
-    }
-
-    /// Room for more; less than a header is kept when this is called.
-    fn space(&mut self) -> &mut [u8] {
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        &mut self.bytes[self.end..]
-    }
-}
-
 /// Wakes the daemon's poll from other threads, and from ourselves.
 struct Bell {
     fd: OwnedFd,
@@ -623,134 +531,6 @@ impl Bell {
     }
 }
 
-/// The generic netlink socket.
-struct Control {
-    socket: OwnedFd,
-}
-
-impl Control {
-    fn open() -> Result<Self, OpenError> {
-        let socket = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            Some(netlink::GENERIC),
-        )
-        .map_err(failed("netlink socket"))?;
-        Ok(Control { socket })
-    }
-
-    /// The number of the family "nbd". The kernel loads the module for the question if it can.
-    fn family(&self) -> Result<u16, OpenError> {
-        let header =
-            GenericHeader { command: controller::CMD_GETFAMILY, version: controller::VERSION };
-        let mut request = Builder::new(controller::ID, NLM_F_REQUEST | NLM_F_ACK, 1);
-        request.header(&header.emit()).text(controller::ATTR_FAMILY_NAME, "nbd");
-        let answer = self.ask("GETFAMILY", request, controller::ATTR_FAMILY_ID);
-        let answer = match answer {
-            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing { driver: DRIVER, module: "nbd", source });
-            }
-            other => other?,
-        };
-        match answer.as_deref() {
-            Some(&[low, high, ..]) => Ok(u16::from_ne_bytes([low, high])),
-            _ => Err(no_answer("GETFAMILY")),
-        }
-    }
-
-    /// Makes a device that speaks to the other end of `theirs`; the answer is its number.
-    fn connect(
-        &self,
-        family: u16,
-        geometry: &Geometry,
-        theirs: &OwnedFd,
-    ) -> Result<u32, OpenError> {
-        let mut request = self.command(family, CMD_CONNECT);
-        request
-            .u64(ATTR_SIZE_BYTES, geometry.sectors() * 512)
-            .u64(ATTR_BLOCK_SIZE_BYTES, geometry.logical_block_bytes.into())
-            // 0: a slow request is not a dead one.
-            .u64(ATTR_TIMEOUT, 0)
-            .u64(ATTR_DEAD_CONN_TIMEOUT, DEAD_CONNECTION_SECONDS)
-            .u64(ATTR_SERVER_FLAGS, server_flags(geometry))
-            .nested(ATTR_SOCKETS, |sockets| {
-                sockets.nested(SOCK_ITEM, |item| {
-                    item.u32(SOCK_FD, theirs.as_raw_fd() as u32);
-                });
-            });
-        match self.ask("CONNECT", request, ATTR_INDEX)?.as_deref() {
-            Some(&[a, b, c, d]) => Ok(u32::from_ne_bytes([a, b, c, d])),
-            _ => Err(no_answer("CONNECT")),
-        }
-    }
-
-    fn disconnect(&self, family: u16, index: u32) -> Result<(), OpenError> {
-        let mut request = self.command(family, CMD_DISCONNECT);
-        request.u32(ATTR_INDEX, index);
-        self.ask("DISCONNECT", request, ATTR_INDEX).map(drop)
-    }
-
-    fn command(&self, family: u16, command: u8) -> Builder {
-        let mut request = Builder::new(family, NLM_F_REQUEST | NLM_F_ACK, 1);
-        request.header(&GenericHeader { command, version: NBD_VERSION }.emit());
-        request
-    }
-
-    /// Sends a request and waits for its acknowledgement. The value of attribute `wanted` in the
-    /// data before it, if there was any.
-    fn ask(
-        &self,
-        doing: &'static str,
-        mut request: Builder,
-        wanted: u16,
-    ) -> Result<Option<Vec<u8>>, OpenError> {
-        let malformed =
-            |error| failed_std(doing)(io::Error::new(io::ErrorKind::InvalidData, error));
-        send(&self.socket, &request.finish(), SendFlags::empty()).map_err(failed(doing))?;
-        let deadline = Instant::now() + Duration::from_secs(ANSWER_SECONDS_MAX);
-        let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
-        let mut found = None;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let left = Timespec::try_from(left).expect("some seconds");
-            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&left)) {
-                Ok(0) => {
-                    return Err(OpenError::TimedOut {
-                        driver: DRIVER,
-                        waiting_for: doing,
-                        seconds: ANSWER_SECONDS_MAX,
-                    });
-                }
-                Ok(_) => {}
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(failed(doing)(error)),
-            }
-            let (count, _) =
-                recv(&self.socket, &mut datagram[..], RecvFlags::empty()).map_err(failed(doing))?;
-            for message in messages(&datagram[..count]) {
-                match message.and_then(|message| message.reply()).map_err(malformed)? {
-                    Reply::Data(message) => {
-                        let (_, rest) = GenericHeader::parse(message.payload).map_err(malformed)?;
-                        for attribute in attributes(rest) {
-                            let attribute = attribute.map_err(malformed)?;
-                            if attribute.kind == wanted {
-                                found = Some(attribute.payload.to_vec());
-                            }
-                        }
-                    }
-                    Reply::Ack => return Ok(found),
-                    Reply::Refused(refusal) => {
-                        let source = io::Error::from_raw_os_error(refusal.errno as i32);
-                        return Err(failed_std(doing)(source));
-                    }
-                    Reply::Done | Reply::Overrun | Reply::Noop => {}
-                }
-            }
-        }
-    }
-}
-
 /// Two connected sockets, ours first. Everything that can be under way fits into their buffers, so
 /// that the kernel's end never blocks in the middle of a request: before 6.13 or so a signal could
 /// cut it in two there.
@@ -775,11 +555,9 @@ fn make_live(index: u32, queue_depth: u16, limits: Limits) -> io::Result<()> {
     for (name, value) in [
         ("max_sectors_kb", limits.data_bytes / 1024),
         ("nr_requests", queue_depth.into()),
+        // Also 0: some kernels leave what a disk before this one could do.
         ("discard_max_bytes", limits.trim_bytes),
     ] {
-        if name == "discard_max_bytes" && value == 0 {
-            continue;
-        }
         if let Err(error) = std::fs::write(queue.join(name), value.to_string()) {
             // Longer or more requests are served all the same, only not as well.
             warn!("nbd: {name} of nbd{index} to {value}: {error}");
@@ -816,25 +594,6 @@ fn limits(geometry: &Geometry) -> Limits {
     }
 }
 
-/// `NBD_FLAG_…` (`linux/nbd.h`). Kernels ignore the flags that are younger than they are.
-fn server_flags(geometry: &Geometry) -> u64 {
-    let limits = limits(geometry);
-    let mut flags = FLAG_HAS_FLAGS;
-    for (is_set, flag) in [
-        (geometry.read_only, FLAG_READ_ONLY),
-        (geometry.write_cache, FLAG_SEND_FLUSH),
-        (geometry.write_cache && geometry.fua, FLAG_SEND_FUA),
-        (geometry.rotational, FLAG_ROTATIONAL),
-        (limits.trim_bytes > 0, FLAG_SEND_TRIM),
-        (limits.zeroes_bytes > 0, FLAG_SEND_WRITE_ZEROES),
-    ] {
-        if is_set {
-            flags |= flag;
-        }
-    }
-    flags
-}
-
 const DRIVER: &str = "nbd";
 
 /// The driver's own number of tags for a connection.
@@ -843,59 +602,18 @@ const TAGS_MAX: u16 = 128;
 const DATA_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// A bio counts bytes in 32 bits; this is the largest multiple of 4096 below.
 const DATALESS_BYTES_MAX: u64 = (u32::MAX as u64 + 1) - 4096;
-/// Some headers, so that a burst of reads costs one system call; few enough that what is copied of
-/// a payload does not count.
-const STAGED_BYTES: usize = 16 * abi::REQUEST_BYTES;
 /// Slices for one system call: 32 replies with data.
 const SLICES_MAX: usize = 64;
 /// The kernel refuses nothing larger, but nobody needs more under way.
 const SOCKET_BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The helpers make a few system calls.
 const HELPER_STACK_BYTES: usize = 128 * 1024;
-/// How long the kernel may think about a netlink request.
-const ANSWER_SECONDS_MAX: u64 = 5;
-/// Answers of the families "nlctrl" and "nbd" are some hundred bytes long.
-const DATAGRAM_BYTES_MAX: usize = 16 * 1024;
-/// Ten years: for ever, but far from any overflow of the kernel's counters.
-const DEAD_CONNECTION_SECONDS: u64 = 10 * 365 * 24 * 3600;
-
-/// `NBD_GENL_VERSION`.
-const NBD_VERSION: u8 = 1;
-/// `NBD_CMD_CONNECT`.
-const CMD_CONNECT: u8 = 1;
-/// `NBD_CMD_DISCONNECT`.
-const CMD_DISCONNECT: u8 = 2;
-/// `NBD_ATTR_…`.
-const ATTR_INDEX: u16 = 1;
-const ATTR_SIZE_BYTES: u16 = 2;
-const ATTR_BLOCK_SIZE_BYTES: u16 = 3;
-const ATTR_TIMEOUT: u16 = 4;
-const ATTR_SERVER_FLAGS: u16 = 5;
-const ATTR_SOCKETS: u16 = 7;
-const ATTR_DEAD_CONN_TIMEOUT: u16 = 8;
-/// `NBD_SOCK_ITEM`, and `NBD_SOCK_FD` in it.
-const SOCK_ITEM: u16 = 1;
-const SOCK_FD: u16 = 1;
-
-const FLAG_HAS_FLAGS: u64 = 1 << 0;
-const FLAG_READ_ONLY: u64 = 1 << 1;
-const FLAG_SEND_FLUSH: u64 = 1 << 2;
-const FLAG_SEND_FUA: u64 = 1 << 3;
-const FLAG_ROTATIONAL: u64 = 1 << 4;
-const FLAG_SEND_TRIM: u64 = 1 << 5;
-const FLAG_SEND_WRITE_ZEROES: u64 = 1 << 6;
-
 fn failed(doing: &'static str) -> impl Fn(Errno) -> OpenError {
     move |error| failed_std(doing)(error.into())
 }
 
 fn failed_std(doing: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io { driver: DRIVER, doing, source }
-}
-
-fn no_answer(doing: &'static str) -> OpenError {
-    let text = "acknowledged, but without the number that was asked for";
-    failed_std(doing)(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
 /// The kernel does not send such a request; the stream must be out of step.

@@ -20,20 +20,23 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, warn};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
+
+use control::{CONTROL, Control, is_unknown};
 
 use super::uring::{Completed, Ring};
 use super::{BlockDevice, OpenError, check, errno, request_bytes_max};
 use crate::proto::disk::{Buffer, Completion, Error, Geometry, Op, Request, Tag};
-use crate::wire::ublk::{self as abi, ControlCommand, DeviceInfo, IoCommand, IoDescriptor, Params};
+use crate::wire::ublk::{self as abi, DeviceInfo, IoCommand, IoDescriptor, Params};
+
+mod control;
 
 /// How long [`Ublk::open`] waits for the driver: some kernels hang in ADD_DEV for ever.
 pub const OPEN_SECONDS_MAX: u64 = 5;
@@ -107,7 +110,10 @@ impl Ublk {
                 Ok(Ublk { ring, control, device_id: info.device_id, queue, state, path: None })
             }
             Err(error) => {
-                control.delete_at_once(&mut ring, info.device_id, deadline);
+                // After a command that hangs no other may be tried: its memory is still in use.
+                if !matches!(error, OpenError::TimedOut { .. }) {
+                    control.delete_at_once(&mut ring, info.device_id, deadline);
+                }
                 Err(error)
             }
         }
@@ -289,148 +295,6 @@ impl BlockDevice for Ublk {
 
     fn is_stopped(&self) -> bool {
         self.state == State::Gone
-    }
-}
-
-/// /dev/ublk-control and the memory that its commands point to.
-struct Control {
-    file: OwnedFd,
-    /// Commands have the numbers of ioctls.
-    ioctl_encode: bool,
-    /// DEL_DEV_ASYNC is worth a try.
-    has_async_delete: bool,
-    /// What commands read and the driver writes. Never freed: a command that hangs may come to its
-    /// end at any time, and a hundred bytes for each device of the process are nothing.
-    memory: NonNull<ControlMemory>,
-}
-
-/// As large as the largest of the structures; the alignment is that of a C structure.
-#[repr(C, align(8))]
-struct ControlMemory([u8; CONTROL_MEMORY_BYTES]);
-
-const CONTROL_MEMORY_BYTES: usize = 64;
-const _: () = assert!(DeviceInfo::BYTES <= CONTROL_MEMORY_BYTES);
-const _: () = assert!(Params::BYTES <= CONTROL_MEMORY_BYTES);
-
-impl Control {
-    fn open() -> Result<Self, OpenError> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::open("/dev/ublk-control", flags, Mode::empty()).map_err(
-            |error| match error {
-                Errno::NOENT | Errno::NODEV | Errno::NXIO => OpenError::Missing {
-                    driver: DRIVER,
-                    module: "ublk_drv",
-                    source: wrap("open /dev/ublk-control", error.into()),
-                },
-                _ => failed("open /dev/ublk-control")(error.into()),
-            },
-        )?;
-        let memory = NonNull::from(Box::leak(Box::new(ControlMemory([0; CONTROL_MEMORY_BYTES]))));
-        Ok(Control { file, ioctl_encode: true, has_async_delete: true, memory })
-    }
-
-    /// What the driver can do, or `None` if it is too old to tell (before 6.5).
-    fn features(&mut self, ring: &mut Ring, by: Instant) -> Result<Option<u64>, OpenError> {
-        let mut bytes = [0; 8];
-        match self.run(ring, abi::GET_FEATURES, abi::ANY_DEVICE, &mut bytes, by) {
-            Ok(()) => {
-                let features = u64::from_ne_bytes(bytes);
-                self.ioctl_encode = features & abi::F_CMD_IOCTL_ENCODE != 0;
-                Ok(Some(features))
-            }
-            Err(OpenError::Io { .. }) => {
-                self.ioctl_encode = false;
-                self.has_async_delete = false;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn add_device(
-        &mut self,
-        ring: &mut Ring,
-        asked: DeviceInfo,
-        by: Instant,
-    ) -> Result<DeviceInfo, OpenError> {
-        let mut bytes = asked.emit();
-        self.run(ring, abi::ADD_DEV, asked.device_id, &mut bytes, by)?;
-        Ok(DeviceInfo::parse(&bytes))
-    }
-
-    /// Sends a command and waits for its end. `bytes` go to the driver and come back from it.
-    fn run(
-        &mut self,
-        ring: &mut Ring,
-        command: u32,
-        device_id: u32,
-        bytes: &mut [u8],
-        deadline: Instant,
-    ) -> Result<(), OpenError> {
-        let step = command_name(command);
-        // SAFETY: `memory` is valid for ever, and no command is with the kernel now: this function
-        // waits for each, and is not called again after one was given up.
-        let memory = unsafe { &mut self.memory.as_mut().0 };
-        memory[..bytes.len()].copy_from_slice(bytes);
-        self.push(ring, command, device_id, bytes.len() as u16, 0).map_err(failed(step))?;
-        let ended = loop {
-            if let Some(ended) = ring.pop() {
-                break ended;
-            }
-            if !ring.wait(deadline).map_err(failed(step))? {
-                let seconds = OPEN_SECONDS_MAX;
-                return Err(OpenError::TimedOut { driver: DRIVER, waiting_for: step, seconds });
-            }
-        };
-        check_result(ended.result).map_err(failed(step))?;
-        // SAFETY: as above; the command has ended.
-        bytes.copy_from_slice(unsafe { &self.memory.as_ref().0[..bytes.len()] });
-        Ok(())
-    }
-
-    /// Queues a command whose buffer, if it has one, is the control memory.
-    fn push(
-        &self,
-        ring: &mut Ring,
-        command: u32,
-        device_id: u32,
-        length: u16,
-        data: u64,
-    ) -> io::Result<()> {
-        let address = if length > 0 { self.memory.as_ptr() as u64 } else { 0 };
-        let body = ControlCommand { device_id, length, address, data }.emit();
-        // SAFETY: the control memory is never freed, and nobody reads or writes it while a command
-        // with a buffer is with the kernel.
-        unsafe { ring.push(self.file.as_fd(), self.number(command), body, CONTROL) }
-    }
-
-    /// Queues the deletion of a device whose character device we have closed.
-    fn delete(&self, ring: &mut Ring, device_id: u32) -> io::Result<()> {
-        let command = if self.has_async_delete { abi::DEL_DEV_ASYNC } else { abi::DEL_DEV };
-        self.push(ring, command, device_id, 0, 0)
-    }
-
-    /// Removes a device that could not be finished. The reason for that is the error to report.
-    fn delete_at_once(&mut self, ring: &mut Ring, device_id: u32, deadline: Instant) {
-        let mut outcome = Ok(());
-        if self.has_async_delete {
-            outcome = self.run(ring, abi::DEL_DEV_ASYNC, device_id, &mut [], deadline);
-        }
-        if !self.has_async_delete || outcome.is_err() {
-            outcome = self.run(ring, abi::DEL_DEV, device_id, &mut [], deadline);
-        }
-        if let Err(error) = outcome {
-            warn!("ublk: device {device_id} stays behind: {error}");
-        }
-    }
-
-    fn number(&self, command: u32) -> u32 {
-        // The commands that are younger than the ioctl numbers have no others.
-        match command {
-            abi::GET_FEATURES | abi::DEL_DEV_ASYNC => abi::ioctl_number(command),
-            _ if self.ioctl_encode => abi::ioctl_number(command),
-            _ => command,
-        }
     }
 }
 
@@ -666,34 +530,12 @@ fn request(tag: u16, descriptor: IoDescriptor, buffer: Buffer) -> Result<Request
 
 const DRIVER: &str = "ublk";
 
-/// The `user_data` of control commands; those of tags are the tags.
-const CONTROL: u64 = 1 << 32;
-
-fn command_name(command: u32) -> &'static str {
-    match command {
-        abi::GET_FEATURES => "GET_FEATURES",
-        abi::ADD_DEV => "ADD_DEV",
-        abi::SET_PARAMS => "SET_PARAMS",
-        abi::DEL_DEV | abi::DEL_DEV_ASYNC => "DEL_DEV",
-        _ => "control command",
-    }
-}
-
 fn failed(doing: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io { driver: DRIVER, doing, source }
 }
 
 fn check_result(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
-}
-
-/// The answers of the driver's generations to a command that they do not have.
-fn is_unknown(error: &io::Error) -> bool {
-    const ENOTSUPP: i32 = 524;
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY | Errno::NOSYS)
-    ) || error.raw_os_error() == Some(ENOTSUPP)
 }
 
 fn wrap(doing: &str, error: io::Error) -> io::Error {

@@ -35,7 +35,8 @@ pub fn inside(name: &str, body: impl FnOnce()) {
     if !script.exists() {
         let reason = format!("{name}: no kernel to test in: {} does not exist", script.display());
         assert!(std::env::var_os("CI").is_none(), "{reason}");
-        eprintln!("skipped: {reason}");
+        // Not by the macro, whose words are swallowed when a test passes.
+        io::stderr().write_all(format!("skipped {reason}\n").as_bytes()).unwrap();
         return;
     }
     let output = Command::new(&script)
@@ -90,7 +91,10 @@ impl MemDisk {
         let start = usize::try_from(start_sector).unwrap() * 512;
         let length = sectors as usize * 512;
         let block = self.geometry.logical_block_bytes as usize;
-        assert!(start.is_multiple_of(block) && length.is_multiple_of(block), "{op:?} {start} {length}");
+        assert!(
+            start.is_multiple_of(block) && length.is_multiple_of(block),
+            "{op:?} {start} {length}"
+        );
         let range = start..start + length;
         assert!(range.end <= self.bytes.len(), "{op:?} {range:?}");
         let mut result = Ok(());
@@ -353,7 +357,11 @@ pub fn discard_and_zeroes_arrive(driver: Preference) {
     assert_eq!(discards.iter().map(|&(_, start, _)| start).min(), Some(2048));
     blkdiscard(&["--zeroout", "--offset", "20M", "--length", "5M"]);
     let zeroes = served.asked(|op| matches!(op, Op::WriteZeroes { .. }));
-    assert_eq!(zeroes.iter().map(|&(_, _, sectors)| sectors).sum::<u32>(), 5 * 2048);
+    // NBD before 6.12 has no such command, and the kernel writes the zeroes itself.
+    let has_zeroes = served.sysfs("queue/write_zeroes_max_bytes") != "0";
+    let expected = if has_zeroes { 5 * 2048 } else { 0 };
+    assert_eq!(zeroes.iter().map(|&(_, _, sectors)| sectors).sum::<u32>(), expected);
+    assert!(has_zeroes || driver == Preference::Nbd);
 
     let file = served.open(0).unwrap();
     let mut byte = [0];
