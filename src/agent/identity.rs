@@ -37,7 +37,11 @@ pub fn initiator_name(config: &BootConfig, network: Option<&Network>) -> String 
     }
     match network.and_then(|network| network.link.mac).or_else(any_mac) {
         Some(mac) => format!("{NAME_PREFIX}{}", mac.map(|byte| format!("{byte:02x}")).concat()),
-        None => format!("{NAME_PREFIX}nameless"),
+        None => {
+            // Nothing tells this machine from others: at least two of them must not share a name.
+            let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+            format!("{NAME_PREFIX}boot-{}", boot.trim())
+        }
     }
 }
 

@@ -66,6 +66,7 @@ pub fn init(arguments: &[OsString]) -> ! {
     let path = &way.attached.path;
     endlessly(&config, || mount_root(&config, path, &mut modules, &mut uevents));
     report_times(&way, attached_at.elapsed(), began.elapsed());
+    hand_over();
     endlessly(&config, || -> Result<(), String> {
         find_init(Path::new(NEW_ROOT), config.init.as_deref()).map_err(|e| e.to_string())?;
         Err(switch_root(Path::new(NEW_ROOT), config.init.as_deref(), arguments).to_string())
@@ -155,6 +156,18 @@ fn endlessly<T>(config: &BootConfig, mut step: impl FnMut() -> Result<T, String>
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+/// Leaves behind what the system needs to know, under /run only, which goes along.
+fn hand_over() {
+    // systemd before 253 makes no links to ublk disks, and mounts by UUID would wait for ever.
+    const RULES: &str = "/run/udev/rules.d";
+    let rule = include_str!("../../initramfs-hooks/udev/60-lunboot.rules");
+    let written = fs::create_dir_all(RULES)
+        .and_then(|()| fs::write(Path::new(RULES).join("60-lunboot.rules"), rule));
+    if let Err(error) = written {
+        warn!("{RULES}: {error}: /dev/disk/by-uuid may lack the partitions of this disk");
     }
 }
 

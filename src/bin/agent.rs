@@ -128,7 +128,7 @@ fn report(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
-            eprintln!("lunboot: {text}");
+            // To wherever this process logs: a person's terminal, or the kernel log.
             log::error!("{text}");
             ExitCode::FAILURE
         }
