@@ -4,6 +4,7 @@ mod kernel;
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::process::Command;
 
 use kernel::{Aligned, DISK_BYTES, O_DIRECT, Random, Served, geometry, inside};
 use lunboot::block::{Driver, Preference};
@@ -130,5 +131,35 @@ fn nbd_is_the_fallback() {
         let reason = served.choice.reason.as_ref().unwrap().to_string();
         assert!(reason.contains("/dev/ublk-control") && reason.contains("ublk_drv"), "{reason}");
         served.stop();
+
+        // Something that is there but does not do what ublk does.
+        fs::write("/dev/ublk-control", "").unwrap();
+        let served = Served::new(Preference::Auto, &geometry(512), 64);
+        assert_eq!(served.choice.driver, Driver::Nbd);
+        let reason = served.choice.reason.as_ref().unwrap().to_string();
+        assert!(reason.contains("ublk: ADD_DEV"), "{reason}");
+        served.stop();
+    });
+}
+
+/// The number of a disk that could do more: some kernels go on sending what that one could do.
+#[test]
+fn a_lesser_disk_after_a_better_one_is_served() {
+    inside("a_lesser_disk_after_a_better_one_is_served", || {
+        Served::new(DRIVER, &geometry(512), 16).stop();
+        let lesser = Geometry { unmap: None, write_zeroes_bytes_max: 0, ..geometry(512) };
+        let served = Served::new(DRIVER, &lesser, 16);
+        served.disk.lock().unwrap().bytes.fill(0xff);
+        let status = Command::new("blkdiscard")
+            .args(["--zeroout", "--offset", "1M", "--length", "3M"])
+            .arg(&served.path)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
+        assert_eq!(served.sysfs("queue/discard_max_bytes"), "0");
+        let bytes = served.stop();
+        let (mib, is_kept) = (1 << 20, |byte: &u8| *byte == 0xff);
+        assert!(bytes[mib..4 * mib].iter().all(|&byte| byte == 0));
+        assert!(bytes[..mib].iter().chain(&bytes[4 * mib..]).all(is_kept));
     });
 }

@@ -34,7 +34,7 @@ use control::Control;
 use slot::{Slot, Staged};
 
 use super::{BlockDevice, OpenError, check, errno, request_bytes_max};
-use crate::proto::disk::{Completion, Error, Geometry, Op, Request, Tag};
+use crate::proto::disk::{Completion, Geometry, Op, Request, Tag};
 use crate::wire::nbd as abi;
 
 mod control;
@@ -233,31 +233,39 @@ impl Nbd {
         self.next_piece(tag)
     }
 
-    /// The request for the next piece of a slot. `None` if there cannot be one.
+    /// The request for the next piece of a slot. `None` if nothing has to be done.
     fn next_piece(&mut self, tag: u16) -> io::Result<Option<Request>> {
         let slot = &mut self.slots[usize::from(tag)];
-        let piece_max = match slot.op {
-            Op::Read | Op::Write { .. } => self.limits.data_bytes,
-            Op::Discard => self.limits.trim_bytes,
-            Op::WriteZeroes { .. } => self.limits.zeroes_bytes,
-            Op::Flush => u32::MAX,
+        // Some kernels offer discards and zeroes for good once a disk of this number had them.
+        let (op, piece_max) = match slot.op {
+            Op::Discard if self.limits.trim_bytes == 0 => {
+                // A hint that may be ignored.
+                self.reply(tag, 0);
+                return Ok(None);
+            }
+            Op::WriteZeroes { fua, .. } if self.limits.zeroes_bytes == 0 => {
+                (Op::Write { fua }, self.limits.data_bytes)
+            }
+            Op::Discard => (slot.op, self.limits.trim_bytes),
+            Op::WriteZeroes { .. } => (slot.op, self.limits.zeroes_bytes),
+            Op::Read | Op::Write { .. } => (slot.op, self.limits.data_bytes),
+            Op::Flush => (slot.op, u32::MAX),
         };
-        if piece_max == 0 {
-            // Not offered to the kernel, so it should not have come.
-            self.reply(tag, errno(Error::Unsupported).raw_os_error() as u32);
-            return Ok(None);
-        }
         slot.piece = (slot.length - slot.done).min(piece_max as usize);
         let mut buffer = slot.buffer.take().expect("the buffer is here between the pieces");
-        if let (Op::Write { .. }, Some(long)) = (slot.op, &slot.long) {
-            buffer[..slot.piece].copy_from_slice(&long[slot.done..slot.done + slot.piece]);
+        match (slot.op, op, &slot.long) {
+            (Op::Write { .. }, _, Some(long)) => {
+                buffer[..slot.piece].copy_from_slice(&long[slot.done..slot.done + slot.piece]);
+            }
+            (Op::WriteZeroes { .. }, Op::Write { .. }, _) => buffer[..slot.piece].fill(0),
+            _ => {}
         }
         let start_sector = match slot.op {
             Op::Flush => 0,
             _ => (slot.offset_bytes + slot.done as u64) / 512,
         };
         let sectors = (slot.piece / 512) as u32;
-        Ok(Some(Request { tag: Tag(tag), op: slot.op, start_sector, sectors, buffer }))
+        Ok(Some(Request { tag: Tag(tag), op, start_sector, sectors, buffer }))
     }
 
     /// Queues the reply to a slot's request.

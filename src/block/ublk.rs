@@ -287,7 +287,11 @@ impl BlockDevice for Ublk {
                 *stop = true;
                 Ok(())
             }
-            State::Live => self.begin_write_back(),
+            State::Live => {
+                self.begin_write_back()?;
+                // Not only with the turn's end: the caller may be past that already.
+                self.ring.submit()
+            }
             State::Opening | State::Syncing { .. } | State::Closing => Ok(()),
             State::Stopping | State::Draining | State::Deleting | State::Gone => Ok(()),
         }
