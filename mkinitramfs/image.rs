@@ -1,4 +1,7 @@
 //! Puts the archive together: the agent, modules, firmware, the skeleton of a file system.
+//!
+//! Where each file lies in the image is decided here and nowhere else. The agent is `/init`; the
+//! same input gives the same archive, so that an image can be built again and compared.
 
 use std::collections::BTreeSet;
 use std::fs;

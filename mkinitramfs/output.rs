@@ -1,4 +1,7 @@
 //! A file that appears whole or not at all: written beside its place, synced, then renamed.
+//!
+//! Half an image does not boot, and power may fail while one is written: what was there before
+//! stays until the new file is durable.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

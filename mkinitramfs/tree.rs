@@ -1,4 +1,6 @@
 //! The modules of one kernel as they lie on disk: `lib/modules/VERSION` below a root.
+//!
+//! What depmod wrote there is read once; files are read, and decompressed, when they are asked for.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The initramfs-tools hook and boot script, run in a scratch tree against a small stand-in for
 //! initramfs-tools; how they do in the real one is seen by the tests in virtual machines.
+//!
+//! The stand-in writes down each call, and the tests look at what was called and what was copied.
 
 #![allow(missing_docs)]
 

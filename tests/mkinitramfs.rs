@@ -1,4 +1,6 @@
 //! The image builder as a program, on a made-up kernel tree in a scratch directory.
+//!
+//! What it writes is read back by another cpio reader than ours.
 
 #![cfg(feature = "builder")]
 #![allow(missing_docs)]

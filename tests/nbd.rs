@@ -1,4 +1,6 @@
 //! NBD in a real kernel.
+//!
+//! The tests themselves are those of `kernel`, which ublk has to pass as well.
 
 mod kernel;
 

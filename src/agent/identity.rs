@@ -70,8 +70,8 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(mac)
 }
 
-/// ISID of the random kind (RFC 7143 §11.12.5), made from what the session is for: the same on every
-/// boot, and different for two LUNs of one machine.
+/// ISID of the random kind (RFC 7143 §11.12.5), made from what the session is for: the same on
+/// every boot, and different for two LUNs of one machine.
 pub fn isid(target: &str, lun: u64) -> Isid {
     // FNV-1a: any spread will do.
     let bytes = target.bytes().chain(lun.to_be_bytes());

@@ -74,8 +74,8 @@ pub fn init(arguments: &[OsString]) -> ! {
     unreachable!("switching to the root file system either does not return or is tried again");
 }
 
-/// Attaches the disk that the kernel command line names, for a hook in a distribution's image, which
-/// mounts by itself. `Ok(None)` if the command line asks for nothing.
+/// Attaches the disk that the kernel command line names, for a hook in a distribution's image,
+/// which mounts by itself. `Ok(None)` if the command line asks for nothing.
 pub fn attach_at_boot() -> Result<Option<Attached>, String> {
     let config = read_command_line();
     if !config.asked {

@@ -1,9 +1,10 @@
 //! The kernel command line, as far as it concerns us: text to [`BootConfig`], without any I/O.
 //!
-//! Words are split as the kernel splits them (blanks, double quotes; `kernel-parameters.rst`). Words
-//! that are not ours belong to the kernel or to init and are ignored. A word that is ours but cannot
-//! be read is reported in [`BootConfig::rejected`] and has no effect; all others still have theirs.
-//! Where the same thing is said twice, the last word counts. `ip=` has its own file, `ip_argument`.
+//! Words are split as the kernel splits them (blanks, double quotes; `kernel-parameters.rst`).
+//! Words that are not ours belong to the kernel or to init and are ignored. A word that is ours but
+//! cannot be read is reported in [`BootConfig::rejected`] and has no effect; all others still have
+//! theirs. Where the same thing is said twice, the last word counts. `ip=` has its own file,
+//! `ip_argument`.
 //!
 //! Nothing in here is a secret: credentials inside a word make it rejected and are cut out of it.
 
@@ -17,8 +18,8 @@ use crate::wire::root_path::{self, Dialect, IscsiName, RootPath};
 /// Everything the command line said, typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootConfig {
-    /// There was a `lunboot` word (bare, `lunboot=dhcp` or with a target), or a target in `root=` or
-    /// `netroot=`. Without it a hook in a distribution's image has nothing to do.
+    /// There was a `lunboot` word (bare, `lunboot=dhcp` or with a target), or a target in `root=`
+    /// or `netroot=`. Without it a hook in a distribution's image has nothing to do.
     pub asked: bool,
     /// `lunboot=iscsi:…` or, without that, `netroot=iscsi:…`, `root=iscsi:…`. `None` leaves it to
     /// DHCP option 17.
@@ -476,7 +477,8 @@ mod tests {
                 "lunboot", "lunboot.initiator", "lunboot.block", "ip", "BOOTIF", "nameserver",
                 "root", "rootfstype", "rootflags", "init", "loglevel", "netroot", "lunboot.x",
             ]), "[ -~\u{e9}\"]{0,24}"), 0..8)) {
-            let line: Vec<String> = words.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let line = words.iter().map(|(key, value)| format!("{key}={value}"));
+            let line: Vec<String> = line.collect();
             let config = BootConfig::parse(&line.join(" "));
             for rejected in &config.rejected {
                 prop_assert!(!rejected.to_string().is_empty());

@@ -1,10 +1,11 @@
 //! Loads kernel modules: by name with what they need, and for devices that ask for a driver.
 //!
 //! `modules_dep` knows who needs whom; here the files are handed to the kernel (finit_module(2)),
-//! which unpacks compressed ones itself where it can, and modprobe(8) is asked where it cannot. Only
-//! modules that are in the image are ever tried, so a device without a driver here costs one look-up.
-//! Devices are found on the buses in /sys once ([`Modules::coldplug`]), and then by the kernel's
-//! events ([`Modules::handle`]): a bus appears after its controller, a slow NIC whenever it likes.
+//! which unpacks compressed ones itself where it can, and modprobe(8) is asked where it cannot.
+//! Only modules that are in the image are ever tried, so a device without a driver here costs one
+//! look-up. Devices are found on the buses in /sys once ([`Modules::coldplug`]), and then by the
+//! kernel's events ([`Modules::handle`]): a bus appears after its controller, a slow NIC whenever
+//! it likes.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;

@@ -1,8 +1,8 @@
 //! Partition tables, as far as names are concerned: GPT (UEFI 2.10 §5.3) and MBR (§5.2.1).
 //!
 //! The kernel has made the partitions; this only finds the UUID and the name that belong to the
-//! number of each. Bytes come through a function that reads a range, so that an image file, a device
-//! and a test are the same. Counts and chains on the disk are bounded.
+//! number of each. Bytes come through a function that reads a range, so that an image file, a
+//! device and a test are the same. Counts and chains on the disk are bounded.
 
 use std::io;
 use std::ops::Range;
@@ -23,8 +23,8 @@ pub struct Partition {
 /// Most entries that are read. 128 is usual; the kernel's limit for a disk is 256.
 const ENTRIES_MAX: usize = 256;
 
-/// Reads the table of a disk; no table gives no partitions. `read` gives as much of a range of bytes
-/// as the disk has.
+/// Reads the table of a disk; no table gives no partitions. `read` gives as much of a range of
+/// bytes as the disk has.
 pub fn read(mut read: impl FnMut(Range<u64>) -> io::Result<Vec<u8>>) -> io::Result<Vec<Partition>> {
     // Room for the header behind a logical block of either size.
     let head = read(0..4096 + 512)?;

@@ -1,8 +1,9 @@
 //! What is on a block device: file system, UUID, label, partition table.
 //!
-//! Pure functions over bytes that the caller has read ([`SUPERBLOCK_READS`] says which), and one look
-//! at all devices in /sys ([`scan`]). Layouts are those of the kernel's headers, named at each probe.
-//! Every length is checked; a field that makes no sense makes the probe answer "not this one".
+//! Pure functions over bytes that the caller has read ([`SUPERBLOCK_READS`] says which), and one
+//! look at all devices in /sys ([`scan`]). Layouts are those of the kernel's headers, named at each
+//! probe. Every length is checked; a field that makes no sense makes the probe answer "not this
+//! one".
 
 use std::fs::{self, File};
 use std::io;
@@ -49,8 +50,8 @@ pub struct Device {
     pub file_system: Option<FileSystem>,
 }
 
-/// Finds out what `head`, the first 4 KiB, and `at_64k`, 4 KiB from 64 KiB on, are the beginning of.
-/// Either may be shorter, or empty if the device is.
+/// Finds out what `head`, the first 4 KiB, and `at_64k`, 4 KiB from 64 KiB on, are the beginning
+/// of. Either may be shorter, or empty if the device is.
 pub fn file_system(head: &[u8], at_64k: &[u8]) -> Option<FileSystem> {
     // Superblocks with the strongest marks first: mkfs.ext4 leaves old ones elsewhere alone.
     probe_btrfs(at_64k)
@@ -352,8 +353,12 @@ mod tests {
             magic in 0usize..6,
         ) {
             let (offset, magic): (usize, &[u8]) = [
-                (0x438, &[0x53u8, 0xef][..]), (0, b"XFSB"), (64, b"_BHRfS_M"),
-                (1024, &[0x10, 0x20, 0xf5, 0xf2]), (1024, &[0xe2, 0xe1, 0xf5, 0xe0]), (510, &[0x55, 0xaa]),
+                (0x438, &[0x53u8, 0xef][..]),
+                (0, b"XFSB"),
+                (64, b"_BHRfS_M"),
+                (1024, &[0x10, 0x20, 0xf5, 0xf2]),
+                (1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
+                (510, &[0x55, 0xaa]),
             ][magic];
             if let Some(place) = head.get_mut(offset..offset + magic.len()) {
                 place.copy_from_slice(magic);

@@ -1,11 +1,11 @@
 //! What a process needs that serves the disk on which the whole system lives.
 //!
-//! The daemon is started from the initramfs ([`spawn_daemon`]) and lives until reboot(2). It must not
-//! be killed by init's kill spree (`@` in argv[0], ROOT_STORAGE_DAEMONS), nor by the lack of memory,
-//! nor wait for memory that only a write to its own disk can free (prctl(2), PR_SET_IO_FLUSHER), nor
-//! hold anything of the root file system, nor lose /dev, /proc and /sys when that takes their place.
-//! Order: [`isolate`] before the root is mounted, [`protect`] at once, [`lock_memory`] when all
-//! buffers are there.
+//! The daemon is started from the initramfs ([`spawn_daemon`]) and lives until reboot(2). It must
+//! not be killed by init's kill spree (`@` in argv[0], ROOT_STORAGE_DAEMONS), nor by the lack of
+//! memory, nor wait for memory that only a write to its own disk can free (prctl(2),
+//! PR_SET_IO_FLUSHER), nor hold anything of the root file system, nor lose /dev, /proc and /sys
+//! when that takes their place. Order: [`isolate`] before the root is mounted, [`protect`] at once,
+//! [`lock_memory`] when all buffers are there.
 #![allow(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -136,9 +136,9 @@ pub fn lock_memory() -> Result<(), Error> {
 /// /proc, /sys and /run in it and nothing else.
 ///
 /// Mounts that init makes later, the root file system above all, never appear in it, so the daemon
-/// can neither hold nor unmount the disk that it serves. Its mount points lie in its own tmpfs: when
-/// the files of the initramfs are deleted, the kernel takes away what was mounted on them, in every
-/// namespace.
+/// can neither hold nor unmount the disk that it serves. Its mount points lie in its own tmpfs:
+/// when the files of the initramfs are deleted, the kernel takes away what was mounted on them, in
+/// every namespace.
 pub fn isolate() -> Result<(), Error> {
     let make_private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     doing("making a mount namespace", unshare_mounts())?;

@@ -48,8 +48,8 @@ pub enum Error {
     },
 }
 
-/// Switches to `new_root` and executes `init`, or the first that is there, with `arguments`. It only
-/// returns if that failed.
+/// Switches to `new_root` and executes `init`, or the first that is there, with `arguments`. It
+/// only returns if that failed.
 pub fn switch_root(new_root: &Path, init: Option<&str>, arguments: &[OsString]) -> Error {
     match prepare(new_root, init).and_then(|ready| ready.switch(new_root, arguments)) {
         Ok(never) => match never {},

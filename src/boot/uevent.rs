@@ -1,8 +1,8 @@
 //! What the kernel says about devices that come and go (kobject uevents over netlink).
 //!
-//! Boot waits on this socket instead of a clock: a late NIC or a new partition wakes us at once. The
-//! kernel sends a device's event after its node in /dev exists. If the kernel had to drop events,
-//! [`Action::Lost`] tells the caller to look at everything again.
+//! Boot waits on this socket instead of a clock: a late NIC or a new partition wakes us at once.
+//! The kernel sends a device's event after its node in /dev exists. If the kernel had to drop
+//! events, [`Action::Lost`] tells the caller to look at everything again.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -108,8 +108,8 @@ impl Uevents {
 }
 
 impl Uevent {
-    /// Reads a message: `add@/devices/…`, then variables, each ended by a zero byte. `None` if it is
-    /// not of that form, as are the messages of udev.
+    /// Reads a message: `add@/devices/…`, then variables, each ended by a zero byte. `None` if it
+    /// is not of that form, as are the messages of udev.
     pub fn parse(message: &[u8]) -> Option<Uevent> {
         let text = std::str::from_utf8(message).ok()?;
         let mut parts = text.split('\0');

@@ -1,8 +1,8 @@
 //! The daemon's ear: `lunboot status` and `lunboot detach` talk to it over a Unix socket.
 //!
 //! The socket is in the abstract namespace (unix(7)): it needs no file, so it works on a read-only
-//! root, after switch_root and from any mount namespace, and is gone with the process. Only root may
-//! ask. A question is one line, the answer is text, then the connection ends.
+//! root, after switch_root and from any mount namespace, and is gone with the process. Only root
+//! may ask. A question is one line, the answer is text, then the connection ends.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};

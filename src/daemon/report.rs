@@ -1,4 +1,6 @@
 //! How the daemon tells the agent what becomes of the disk: one line each, over a socket pair.
+//!
+//! The agent is not waited for: it may be gone, and the disk must be served all the same.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,4 +1,6 @@
 //! What a DHCP client says, and what it leaves out, in each situation (RFC 2131 §4.4.1, table 5).
+//!
+//! Values only: when a message is sent, and how often, is decided by the client in `dhcp`.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,6 @@
 //! A discovery session: which targets does a portal have (RFC 7143 §4.3, Appendix C).
+//!
+//! One login, one SendTargets, and that is all: no retry and no request of the block layer.
 
 use std::time::Instant;
 

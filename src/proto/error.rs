@@ -1,4 +1,7 @@
 //! Why a connection, a login or a session ended: who is at fault, and what to do.
+//!
+//! What a peer wrote wrongly, did wrongly or refused are different errors, because they send a
+//! person to different places.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! One connection of an initiator, from login to logout (RFC 7143 §8.1.1).
 //!
 //! [`Initiator`] moves the PDUs of the tasks that it is given; it owns none of them, because they
-//! outlive it: the session brings them to the next connection. Its memory is allocated once and used
-//! again for every connection.
+//! outlive it: the session brings them to the next connection. Its memory is allocated once and
+//! used again for every connection.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -582,7 +582,7 @@ impl Initiator {
         } else {
             self.window.update(&nop.sns);
         }
-        // An answer is wanted. If the stage is full the target gets none, and sees our data instead.
+        // An answer is wanted. If the stage is full the target gets none, and sees our data then.
         if nop.ttt != Ttt::RESERVED && self.writer.has_room(0) {
             let answer = NopOut {
                 immediate: true,

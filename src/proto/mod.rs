@@ -6,15 +6,17 @@
 //!
 //! | call | kind | meaning |
 //! | --- | --- | --- |
-//! | `handle_connected(now)`, `handle_disconnected(reason, now)` | input | the transport came up, went away |
-//! | `recv_space()` then `received(n, now)` | input | where the next bytes must go (a stream buffer, or straight into a request's buffer), and how many came |
+//! | `handle_connected(now)`, `handle_disconnected(reason, now)` | input | it came, went |
+//! | `recv_space()` then `received(n, now)` | input | where the next bytes go, and how many came |
 //! | `handle_timeout(now)` | input | a deadline passed; a spurious call is harmless |
 //! | `submit(request, now)` | command | take a block request |
 //! | `respond(tag, reply, now)` | command | answer a SCSI command |
-//! | `poll_transmit()` then `sent(n)` | output | the next slices to write, and how many bytes went |
+//! | `poll_transmit()` then `sent(n)` | output | the next slices, and how many bytes went |
 //! | `poll_completion()` | output | a finished request with its buffer |
 //! | `poll_event()` | output | connect, disconnect, logged in, a command to execute |
 //! | `next_deadline()` | output | when to call `handle_timeout` at the latest |
+//!
+//! `recv_space()` is a stream buffer, or straight the place in a request's buffer.
 //!
 //! The rule for all of them: **one input, then drain every output, then sleep.**
 
@@ -22,8 +24,8 @@ mod error;
 mod initiator;
 mod lease;
 
-pub mod dhcp;
 pub mod command;
+pub mod dhcp;
 mod dhcp_request;
 pub mod discovery;
 pub mod disk;

@@ -73,8 +73,8 @@ pub struct Offer {
 }
 
 impl Default for Offer {
-    /// What lunboot wants on both sides: large segments and bursts, no round trip that can be saved,
-    /// the header guarded by a digest since a wrong header costs the wrong block.
+    /// What lunboot wants on both sides: large segments and bursts, no round trip that can be
+    /// saved, the header guarded by a digest since a wrong header costs the wrong block.
     fn default() -> Offer {
         Offer {
             header_digest: DigestChoice::IfPossible,
@@ -330,7 +330,8 @@ impl Negotiation {
     /// What holds from the end of the login on.
     pub fn outcome(&self) -> Negotiated {
         let mut agreed = self.agreed;
-        // §13.14 forbids a first burst longer than a burst, but defaults on one side can add up to it.
+        // §13.14 forbids a first burst longer than a burst, but defaults on one side can add up to
+        // it.
         agreed.first_burst_bytes = agreed.first_burst_bytes.min(agreed.max_burst_bytes);
         agreed
     }

@@ -1,9 +1,10 @@
 //! An iSCSI session: it outlives its connections, so that the block layer sees only latency.
 //!
 //! Each request is in exactly one place: *waiting* to be sent, *delayed* until the target may be
-//! asked again, *in flight*, or *done*. When a connection is lost, everything in flight goes back to
-//! waiting in the order in which it was submitted; the next login has the same ISID and so makes the
-//! target forget what it still had of the old one before anything is sent again (RFC 7143 §6.3.5).
+//! asked again, *in flight*, or *done*. When a connection is lost, everything in flight goes back
+//! to waiting in the order in which it was submitted; the next login has the same ISID and so makes
+//! the target forget what it still had of the old one before anything is sent again (RFC 7143
+//! §6.3.5).
 //!
 //! The driving contract is that of [`crate::proto`].
 

@@ -39,7 +39,8 @@ impl CommandWindow {
         self.cmd_sn.is_at_or_before(self.max_cmd_sn)
     }
 
-    /// The number that the next command would get; immediate commands carry it and do not use it up.
+    /// The number that the next command would get; immediate commands carry it and do not use it
+    /// up.
     pub fn cmd_sn(&self) -> Sn {
         self.cmd_sn
     }

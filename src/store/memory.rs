@@ -1,6 +1,7 @@
 //! A store in memory, for tests: with a model of the volatile cache that a real disk has.
 //!
-//! What was written and not yet flushed may be lost, write by write, in [`MemoryStore::lose_cache`].
+//! What was written and not yet flushed may be lost, write by write, in
+//! [`MemoryStore::lose_cache`].
 
 use std::fmt;
 use std::io;

@@ -150,7 +150,8 @@ impl Message {
         })
     }
 
-    /// The payload of the UDP datagram. What does not fit into `sname` (63) and `file` (127) is cut.
+    /// The payload of the UDP datagram. What does not fit into `sname` (63) and `file` (127) is
+    /// cut.
     pub fn emit(&self) -> Vec<u8> {
         let mut out = vec![0; OPTIONS];
         out[OP] = self.op as u8;
@@ -559,7 +560,10 @@ mod tests {
         }
 
         #[test]
-        fn every_cut_of_a_message_is_harmless(message in message(), cut in any::<prop::sample::Index>()) {
+        fn every_cut_of_a_message_is_harmless(
+            message in message(),
+            cut in any::<prop::sample::Index>(),
+        ) {
             let bytes = message.emit();
             let _ = Message::parse(&bytes[..cut.index(bytes.len())]);
         }

@@ -248,8 +248,8 @@ impl<P> Piece<P> {
 const PDU_OVERHEAD_BYTES: usize = BHS_BYTES + 2 * DIGEST_BYTES + 3;
 
 impl<P: Copy> Writer<P> {
-    /// A writer with a stage of `stage_bytes` and room for `pieces` pieces; neither grows as long as
-    /// its owner asks [`Writer::has_room`] first.
+    /// A writer with a stage of `stage_bytes` and room for `pieces` pieces; neither grows as long
+    /// as its owner asks [`Writer::has_room`] first.
     pub fn new(stage_bytes: usize, pieces: usize) -> Writer<P> {
         Writer {
             digests: Digests::default(),

@@ -55,7 +55,12 @@ impl Malformed {
     }
 
     /// A rule broken by a text; only the beginning of the text is kept.
-    pub fn text(thing: &'static str, field: &'static str, value: &[u8], rule: &'static str) -> Self {
+    pub fn text(
+        thing: &'static str,
+        field: &'static str,
+        value: &[u8],
+        rule: &'static str,
+    ) -> Self {
         const SHOWN_CHARACTERS_MAX: usize = 64;
         // Four bytes are the longest character, so this cut never loses one that would be shown.
         let head = &value[..value.len().min(4 * SHOWN_CHARACTERS_MAX)];

@@ -250,7 +250,8 @@ mod tests {
             let destination = SocketAddrV4::new(to.0, to.1);
             let packet = emit(source, destination, &payload);
             let payload = payload.as_slice();
-            prop_assert_eq!(Datagram::parse(&packet), Ok(Datagram { source, destination, payload }));
+            let datagram = Datagram { source, destination, payload };
+            prop_assert_eq!(Datagram::parse(&packet), Ok(datagram));
         }
 
         #[test]

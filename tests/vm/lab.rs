@@ -1,9 +1,10 @@
-//! What a boot test is made of: the Debian root and our images of it (`Lab`), a disk and a folder of
-//! its own (`Scratch`), a network namespace with a DHCP server (`Network`), `lunboot-target` as a
-//! process (`Target`) and a virtual machine with its console (`Machine`).
+//! What a boot test is made of: the Debian root and our images of it (`Lab`), a disk and a folder
+//! of its own (`Scratch`), a network namespace with a DHCP server (`Network`), `lunboot-target` as
+//! a process (`Target`) and a virtual machine with its console (`Machine`).
 //!
-//! Every process started here dies with the test. Waiting is always for an event, a console line or the end of a
-//! process, with a limit; a limit that passes fails the test with the last lines of the console.
+//! Every process started here dies with the test. Waiting is always for an event, a console line or
+//! the end of a process, with a limit; a limit that passes fails the test with the last lines of
+//! the console.
 #![allow(unreachable_pub)] // All of it is for the tests beside it.
 
 use std::ffi::OsStr;
@@ -172,7 +173,8 @@ impl Scratch {
         disk
     }
 
-    /// A fresh copy of the root as the only partition, of `ROOT_PARTUUID`, behind 1 MiB of a GPT disk.
+    /// A fresh copy of the root as the only partition, of `ROOT_PARTUUID`, behind 1 MiB of a GPT
+    /// disk.
     pub fn partitioned_disk(&self) -> PathBuf {
         let disk = self.folder.join("disk.img");
         let source = lab().root.join("root.ext4");
@@ -191,7 +193,8 @@ impl Scratch {
         disk
     }
 
-    /// Fails unless the file system that begins `offset` bytes into the disk was unmounted and is sound.
+    /// Fails unless the file system that begins `offset` bytes into the disk was unmounted and is
+    /// sound.
     pub fn check_disk(&self, offset: u64) {
         let device = format!("{}?offset={offset}", self.folder.join("disk.img").display());
         let header = run(Command::new("dumpe2fs").args(["-h", &device]));
@@ -356,7 +359,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts a machine without a disk: a kernel of the root, an image, further words for the command line.
+    /// Starts a machine without a disk: a kernel of the root, an image, further words for the
+    /// command line.
     pub fn boot(
         scratch: &Scratch,
         network: Option<&Network>,
@@ -433,7 +437,8 @@ impl Machine {
         &line[line.find(&prefix).expect("just found") + prefix.len()..]
     }
 
-    /// Waits until all steps are done and the machine has powered off; returns the seconds since its start.
+    /// Waits until all steps are done and the machine has powered off; returns the seconds since
+    /// its start.
     pub fn finish(mut self) -> (Machine, Duration) {
         self.expect("VMTEST all ok");
         self.expect("reboot: Power down");

@@ -1,9 +1,10 @@
-//! Boots of a real Debian 12 without a disk, in virtual machines: its kernels, its systemd, its packets,
-//! our target on the other side. Each test reads as: what is served, what the command line says, what the
-//! console must say.
+//! Boots of a real Debian 12 without a disk, in virtual machines: its kernels, its systemd, its
+//! packets, our target on the other side. Each test reads as: what is served, what the command line
+//! says, what the console must say.
 //!
-//! They need root, QEMU and what `tests/vm/setup` installs, and 20 to 60 seconds each, so that plain `cargo test`
-//! leaves them out; `make test` runs them: `cargo test --test vm -- --ignored --test-threads=1`.
+//! They need root, QEMU and what `tests/vm/setup` installs, and 20 to 60 seconds each, so that
+//! plain `cargo test` leaves them out; `make test` runs them: `cargo test --test vm -- --ignored
+//! --test-threads=1`.
 
 mod lab;
 
@@ -20,7 +21,8 @@ fn root_path(host: &str, port: u16, name: &str) -> String {
     format!("iscsi:{host}::{port}:0:{name}")
 }
 
-/// What must hold after every boot that ended well: the program's root was ours, and it was left clean.
+/// What must hold after every boot that ended well: the program's root was ours, and it was left
+/// clean.
 fn check_root(machine: &Machine, device: &str) {
     let source = machine.fact("root", "source");
     assert!(source.starts_with(device), "the root is {source}, expected {device}…");
@@ -120,8 +122,8 @@ fn our_image_is_small() {
     assert!(ours * 3 <= theirs, "ours has {ours} bytes, open-iscsi's {theirs}");
 }
 
-/// The rack in its simplest form: the command line names no target, the DHCP server's option 17 does.
-/// The root is a partition, named by its PARTUUID.
+/// The rack in its simplest form: the command line names no target, the DHCP server's option 17
+/// does. The root is a partition, named by its PARTUUID.
 #[test]
 #[ignore = "boots a virtual machine"]
 fn the_dhcp_root_path_names_the_target() {
@@ -145,8 +147,8 @@ fn the_dhcp_root_path_names_the_target() {
     scratch.check_disk(1 << 20);
 }
 
-/// No DHCP, and the machine is switched on before its target: it says so, and boots without a key press when
-/// the target comes.
+/// No DHCP, and the machine is switched on before its target: it says so, and boots without a key
+/// press when the target comes.
 #[test]
 #[ignore = "boots a virtual machine"]
 fn a_machine_with_a_static_address_waits_for_its_target() {

@@ -1,5 +1,8 @@
 //! The full feature phase: commands and their data, task management, NOP, text, logout
 //! (RFC 7143 §4.2, §11).
+//!
+//! A PDU that breaks a rule of its task fails the task; one that breaks a rule of the connection
+//! ends it. Nothing is executed here: what is ready waits for the owner of the target.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -194,8 +197,8 @@ impl FullFeature {
         self.tasks.get(tag).buffer.is_some()
     }
 
-    /// Memory for data that was given a place: `bytes` from `offset` of the task's buffer, or `None`
-    /// if the task has ended meanwhile.
+    /// Memory for data that was given a place: `bytes` from `offset` of the task's buffer, or
+    /// `None` if the task has ended meanwhile.
     pub(super) fn data_space<'a>(
         &self,
         tag: Tag,

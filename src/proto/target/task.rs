@@ -1,5 +1,8 @@
 //! Commands from their arrival to their answer: where the data of a write is, what of it is still
 //! to be asked for, and which commands may be executed (RFC 7143 §4.2, §11.7, §11.8).
+//!
+//! A command may be executed when all of its data is there; only an ordered one waits for those
+//! that came before it, and those behind it wait for it (SAM-5 §8.6).
 
 use std::collections::VecDeque;
 
@@ -209,7 +212,8 @@ impl Tasks {
         Placement::Task(tag, 0)
     }
 
-    /// A Data-Out PDU: where its data goes. A PDU that breaks the order of its burst fails its task.
+    /// A Data-Out PDU: where its data goes. A PDU that breaks the order of its burst fails its
+    /// task.
     pub(super) fn place(&mut self, pdu: &DataOut, buffers: &mut Buffers) -> Placement {
         let tag = if pdu.ttt == Ttt::RESERVED {
             self.find(pdu.itt)
@@ -270,8 +274,8 @@ impl Tasks {
         Some(tag)
     }
 
-    /// Whether a task can still get something that it waits for; if not, it is queued for execution.
-    /// To be called whenever something about it has changed.
+    /// Whether a task can still get something that it waits for; if not, it is queued for
+    /// execution. To be called whenever something about it has changed.
     pub(super) fn queue_if_complete(&mut self, tag: Tag) {
         let task = self.get(tag);
         let failed = task.failure.is_some() && task.unsolicited.is_none();

@@ -1,3 +1,7 @@
+//! One connection of the target, driven PDU by PDU by a hand-made initiator.
+//!
+//! What our own initiator never sends is here; the two together are in `tests/`.
+
 use super::*;
 use crate::proto::logical_unit::{LogicalUnit, Options};
 use crate::proto::params::DigestChoice;

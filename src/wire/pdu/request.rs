@@ -1,4 +1,7 @@
 //! What an initiator sends.
+//!
+//! One struct per opcode, in the order of RFC 7143 §11; offsets that belong to one PDU alone stand
+//! with its struct, those of all PDUs in the module above.
 
 use super::*;
 use crate::wire::Malformed;

@@ -1,5 +1,7 @@
 //! INQUIRY data: the standard answer and the vital product data pages (SPC-4 §6.6, §7.8;
 //! SBC-3 §6.6).
+//!
+//! The target emits what the initiator reads: pages that may be cut short are read field by field.
 
 use super::super::{Malformed, be16, be32, be64};
 

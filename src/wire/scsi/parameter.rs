@@ -1,5 +1,7 @@
 //! Parameter data other than INQUIRY: capacities, mode pages, UNMAP lists, LUN lists
 //! (SPC-4 §6.33, §7.5; SBC-3 §5.12, §5.28, §6.5).
+//!
+//! The target emits what the initiator reads. Lists may be cut short by an allocation length.
 
 use super::super::{Malformed, be16, be24, be32, be64};
 use super::{CdbSize, Lun};
