@@ -7,8 +7,7 @@
 //!               |
 //!  floor 3   agent   daemon   server       the journeys: where rooms meet, where the clock is read
 //!               |                          and random bytes are drawn
-//!  floor 2   net   block   boot   store    the machine we run on; rooms that do not know each
-//! other
+//!  floor 2   net   block   boot   store    the machine we run on; rooms that know no other
 //!               |
 //!  floor 1   proto                         the rules, as state machines without input or output
 //!               |
@@ -19,10 +18,9 @@
 //! floor 2. `tests/tidy.rs` checks it, together with the few files that may contain `unsafe`.
 //!
 //! - [`wire`]: PDUs, text segments, CDBs, DHCP, netlink, NBD, root paths. No state, no clock, no
-//! log.
+//!   log.
 //! - [`proto`]: login, sessions, the target, logical units, DHCP. Time is an argument; the one
-//! driving
-//!   contract of all machines stands at the head of the room.
+//!   driving contract of all machines stands at the head of the room.
 //! - [`net`], [`block`], [`boot`]: links and sockets; ublk and NBD; modules, mounts, survival.
 //! - [`store`]: what the target keeps its blocks in.
 //! - `agent`, `daemon`, `server`: the three programs.
