@@ -81,5 +81,7 @@ pub mod boot;
 pub mod daemon;
 pub mod net;
 pub mod proto;
+#[cfg(feature = "target")]
+pub mod server;
 pub mod store;
 pub mod wire;

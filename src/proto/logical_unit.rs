@@ -23,10 +23,10 @@ use crate::wire::scsi::{
 
 /// Longest READ, WRITE or VERIFY in bytes (MAXIMUM TRANSFER LENGTH).
 pub const TRANSFER_BYTES_MAX: u32 = 8 << 20;
-/// Longest WRITE SAME in bytes: about what a slow disk writes in a second or two.
-const WRITE_SAME_BYTES_MAX: u32 = 256 << 20;
-/// Most bytes that one block descriptor of UNMAP may name.
-const UNMAP_BYTES_MAX: u64 = 4 << 30;
+/// Longest WRITE SAME in bytes: what a slow disk still writes in less than a second.
+const WRITE_SAME_BYTES_MAX: u32 = 16 << 20;
+/// Most blocks that one block descriptor of UNMAP may name.
+const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
 /// Most block descriptors of one UNMAP.
 const UNMAP_DESCRIPTORS_MAX: u32 = 256;
 
@@ -179,7 +179,8 @@ impl LogicalUnit {
     }
 
     /// Executes a command with the data that came for it. Data that is shorter than the command
-    /// wants, because the initiator announced less, is written as far as it fills whole blocks.
+    /// wants, because the initiator announced less, is written as far as it fills whole blocks; what
+    /// came beyond it is not used.
     pub fn execute(&self, cdb: &[u8; 16], data: &[u8]) -> Outcome {
         let outcome = match Cdb::parse(cdb) {
             Cdb::Read { size, lba, blocks, flags } => self.start_read(size, lba, blocks, flags),
@@ -322,8 +323,7 @@ impl LogicalUnit {
         // All are checked before the first is unmapped.
         for (index, range) in ranges.clone().enumerate() {
             self.check_range(range.lba, u64::from(range.blocks))?;
-            let bytes = u64::from(range.blocks) * u64::from(self.block_bytes);
-            if bytes > UNMAP_BYTES_MAX || index as u32 >= UNMAP_DESCRIPTORS_MAX {
+            if range.blocks > UNMAP_BLOCKS_MAX || index as u32 >= UNMAP_DESCRIPTORS_MAX {
                 return Err(invalid_parameter(2));
             }
         }
@@ -354,12 +354,11 @@ impl LogicalUnit {
             return Err(invalid_field(size.blocks_byte() as u16, None));
         }
         self.check_writable()?;
-        let block = match data.get(..self.block_bytes as usize) {
-            _ if flags.no_data => None,
-            // The initiator announced less than the one block that it takes.
-            None => return Err(illegal(asc::INVALID_FIELD_IN_CDB)),
-            Some(block) => Some(block).filter(|block| block.iter().any(|byte| *byte != 0)),
-        };
+        if !flags.no_data && data.len() != self.block_bytes as usize {
+            // The initiator means something else than the one block that it should send.
+            return Err(illegal(asc::INVALID_FIELD_IN_CDB));
+        }
+        let block = Some(data).filter(|data| data.iter().any(|byte| *byte != 0) && !flags.no_data);
         let written = match block {
             Some(block) => self.write_pattern(block, extent),
             None if flags.unmap => self.store.discard(extent.offset, extent.bytes),
@@ -403,13 +402,12 @@ impl LogicalUnit {
 
     fn block_limits(&self) -> BlockLimits {
         let thin = self.store.can_discard();
-        let unmap_blocks = u32::try_from(UNMAP_BYTES_MAX / u64::from(self.block_bytes));
         BlockLimits {
             write_same_non_zero: true,
             transfer_granularity: 1 << self.physical_exponent,
             transfer_max: TRANSFER_BYTES_MAX / self.block_bytes,
             transfer_optimal: TRANSFER_BYTES_OPTIMAL / self.block_bytes,
-            unmap_blocks_max: if thin { unmap_blocks.unwrap_or(u32::MAX) } else { 0 },
+            unmap_blocks_max: if thin { UNMAP_BLOCKS_MAX } else { 0 },
             unmap_descriptors_max: if thin { UNMAP_DESCRIPTORS_MAX } else { 0 },
             unmap_granularity: if thin { 1 << self.physical_exponent } else { 0 },
             unmap_alignment: thin.then_some(0),

@@ -37,6 +37,8 @@ pub(super) struct Task {
     capacity: u32,
     /// Data that has come, always from the start without gaps between bursts.
     received: u32,
+    /// Data that has come unasked, be it needed or not.
+    unasked: u32,
     /// Where the next R2T starts.
     requested: u32,
     pub(super) buffer: Option<BufferName>,
@@ -190,6 +192,7 @@ impl Tasks {
             needed: new.needed,
             capacity: new.needed.max(new.immediate).max(new.unsolicited_end.unwrap_or(0)),
             received: new.immediate.min(new.needed),
+            unasked: new.immediate,
             unsolicited: new.unsolicited_end.map(|end| Burst {
                 next_offset: new.immediate,
                 end,
@@ -262,6 +265,7 @@ impl Tasks {
             if pdu.ttt == Ttt::RESERVED {
                 task.unsolicited = None;
                 task.received = burst.next_offset.min(needed);
+                task.unasked = burst.next_offset;
             } else {
                 task.solicited.retain(|(ttt, _)| *ttt != pdu.ttt);
                 if !complete {
@@ -413,6 +417,7 @@ impl Task {
             needed: 0,
             capacity: 0,
             received: 0,
+            unasked: 0,
             requested: 0,
             buffer: None,
             unsolicited: None,
@@ -434,7 +439,7 @@ impl Task {
     /// The data that has come for it.
     pub(super) fn data<'a>(&self, buffers: &'a Buffers) -> &'a [u8] {
         match self.buffer {
-            Some(buffer) => &buffers.get(buffer)[..self.needed as usize],
+            Some(buffer) => &buffers.get(buffer)[..self.needed.max(self.unasked) as usize],
             None => &[],
         }
     }

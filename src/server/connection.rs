@@ -1,0 +1,279 @@
+//! One connection: socket in, [`Target`], socket out. One thread, one poll.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::sessions::{Handle, SeenResets, Sessions};
+use crate::proto::LoginStatus;
+use crate::proto::target::{End, Event, Target, TargetConfig};
+
+/// How long a session may take to end when its initiator logs in anew.
+const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the last answers may take to reach an initiator.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(5);
+/// Slices of one system call.
+const SLICES: usize = 128;
+
+/// A connection and what it shares with the others.
+pub(super) struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    target: Target,
+    handle: Arc<Handle>,
+    sessions: Arc<Sessions>,
+    seen: SeenResets,
+    /// The socket has taken all it could.
+    blocked: bool,
+    /// It was in its full feature phase; the log line of its end says so.
+    logged_in: bool,
+}
+
+/// Why a connection is over.
+enum Over {
+    /// The target says so.
+    Ended(End),
+    /// The initiator has closed the connection without a logout.
+    Closed,
+    /// The operating system says so.
+    Failed(io::Error),
+    /// The server stops, or the initiator has logged in again.
+    Stopped,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        config: Arc<TargetConfig>,
+        handle: Arc<Handle>,
+        sessions: Arc<Sessions>,
+    ) -> io::Result<Connection> {
+        stream.set_nonblocking(true)?;
+        let local = stream.local_addr()?;
+        // An IPv4 address that came in through [::] is announced as what it is.
+        let portal = SocketAddr::new(local.ip().to_canonical(), local.port());
+        let target = Target::new(config, portal, Instant::now());
+        let seen = sessions.look();
+        let (blocked, logged_in) = (false, false);
+        Ok(Connection { stream, peer, target, handle, sessions, seen, blocked, logged_in })
+    }
+
+    /// Serves until the end.
+    pub(super) fn run(mut self) {
+        let (over, initiator) = loop {
+            let initiator = self.target.initiator().map(str::to_owned);
+            if let Err(over) = self.turn() {
+                break (over, self.target.initiator().map(str::to_owned).or(initiator));
+            }
+        };
+        self.say_farewell(&over);
+        let peer = self.peer;
+        let who = initiator.unwrap_or_else(|| "unknown initiator".to_owned());
+        let who = who.escape_debug();
+        match over {
+            Over::Ended(End::LoggedOut) => log::info!("logout of {who} at {peer}"),
+            Over::Ended(End::Refused(error)) => {
+                log::warn!("login of {who} at {peer} refused: {error}");
+            }
+            Over::Ended(End::Failed(error)) => log::warn!("session of {who} at {peer}: {error}"),
+            Over::Closed if self.logged_in => {
+                log::info!("session of {who} at {peer}: closed by the initiator without logout");
+            }
+            Over::Closed => log::info!("connection from {peer} closed before its login"),
+            Over::Failed(error) => log::warn!("session of {who} at {peer}: {error}"),
+            Over::Stopped => log::info!("session of {who} at {peer}: ended by this target"),
+        }
+    }
+
+    /// Waits for one thing, takes it in, and brings everything out that follows from it.
+    fn turn(&mut self) -> Result<(), Over> {
+        let wants_more = !self.target.recv_space().is_empty();
+        let mut interest = PollFlags::empty();
+        interest.set(PollFlags::IN, wants_more);
+        interest.set(PollFlags::OUT, self.blocked);
+        let mut fds = [
+            PollFd::new(&self.stream, interest),
+            PollFd::from_borrowed_fd(self.handle.fd(), PollFlags::IN),
+        ];
+        let timeout = self.target.next_deadline().map(timespec_until);
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Over::Failed(errno.into())),
+        }
+        let [socket, wake] = [fds[0].revents(), fds[1].revents()];
+        if !wake.is_empty() {
+            self.handle.hear();
+            if self.handle.is_stopping() {
+                return Err(Over::Stopped);
+            }
+        }
+        if socket.contains(PollFlags::OUT) {
+            self.blocked = false;
+        }
+        for lun in self.sessions.news(&mut self.seen) {
+            self.target.handle_reset(Some(lun));
+        }
+        if socket.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            self.receive()?;
+        }
+        if self.target.next_deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            self.target.handle_timeout(Instant::now());
+        }
+        self.drain()
+    }
+
+    fn receive(&mut self) -> Result<(), Over> {
+        let space = self.target.recv_space();
+        if space.is_empty() {
+            // Only an error or a hang-up brings us here; writing will tell which.
+            return Ok(());
+        }
+        match self.stream.read(space) {
+            Ok(0) => Err(Over::Closed),
+            Ok(count) => {
+                self.target.received(count, Instant::now());
+                Ok(())
+            }
+            Err(error) if is_transient(&error) => Ok(()),
+            Err(error) => Err(Over::Failed(error)),
+        }
+    }
+
+    /// Does everything that the target asks for, until nothing is left but waiting.
+    fn drain(&mut self) -> Result<(), Over> {
+        loop {
+            let mut progress = false;
+            while let Some(event) = self.target.poll_event() {
+                progress = true;
+                self.handle_event(event)?;
+            }
+            progress |= self.transmit()?;
+            if !progress {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Over> {
+        match event {
+            Event::Command { tag, lun } => {
+                let gate = self.sessions.pass(lun, &self.seen);
+                if gate.is_some() {
+                    self.target.execute(tag);
+                } else {
+                    for lun in self.sessions.news(&mut self.seen) {
+                        self.target.handle_reset(Some(lun));
+                    }
+                }
+            }
+            Event::Claim { session, discovery } => {
+                let reinstated = if discovery {
+                    Ok(false)
+                } else {
+                    self.sessions.claim(&session, &self.handle, REINSTATEMENT_PATIENCE)
+                };
+                match reinstated {
+                    Ok(reinstated) => self.admit(&session.initiator, discovery, reinstated),
+                    Err(()) => self.target.refuse(LoginStatus { class: 3, detail: 1 }),
+                }
+            }
+            Event::Reset { lun } => {
+                let who = self.target.initiator().unwrap_or_default().escape_debug();
+                log::info!("reset by {who} at {}", self.peer);
+                self.sessions.reset(lun, &mut self.seen);
+                self.target.reset_done();
+            }
+            Event::Ended(end) => return Err(Over::Ended(end)),
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, initiator: &str, discovery: bool, reinstated: bool) {
+        self.target.admit(self.sessions.tsih(), Instant::now());
+        self.logged_in = true;
+        let kind = match (discovery, reinstated) {
+            (true, _) => " for discovery",
+            (false, true) => ", taking over from an older session of the same name",
+            (false, false) => "",
+        };
+        log::info!("login of {} at {}{kind}", initiator.escape_debug(), self.peer);
+    }
+
+    /// Writes once; whether something went.
+    fn transmit(&mut self) -> Result<bool, Over> {
+        if self.blocked || self.target.is_drained() {
+            return Ok(false);
+        }
+        let mut slices: [&[u8]; SLICES] = [&[]; SLICES];
+        let count = self.target.poll_transmit(&mut slices);
+        let slices = slices.map(IoSlice::new);
+        match self.stream.write_vectored(&slices[..count]) {
+            Ok(count) => {
+                self.target.sent(count);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.blocked = true;
+                Ok(false)
+            }
+            Err(error) if is_transient(&error) => Ok(true),
+            Err(error) => Err(Over::Failed(error)),
+        }
+    }
+
+    /// Sends what is left, such as the answer to a logout, and closes so that it arrives.
+    fn say_farewell(&mut self, over: &Over) {
+        if matches!(over, Over::Closed | Over::Failed(_)) {
+            return;
+        }
+        let deadline = Instant::now() + FAREWELL_PATIENCE;
+        self.blocked = false;
+        while !self.target.is_drained() && Instant::now() < deadline {
+            match self.transmit() {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(_) => return,
+            }
+            let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
+            if poll(&mut fds, Some(&timespec_until(deadline))).is_ok() {
+                self.blocked = false;
+            }
+        }
+        // Closing with unread bytes would send a reset, and that could overtake the last answer.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let mut rest = [0; 4096];
+        while Instant::now() < deadline {
+            match self.stream.read(&mut rest) {
+                Ok(0) => return,
+                Ok(_) => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+            let mut fds = [
+                PollFd::new(&self.stream, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.handle.fd(), PollFlags::IN),
+            ];
+            // Whoever waits for our end must not wait for the initiator's.
+            if self.handle.is_stopping() || poll(&mut fds, Some(&timespec_until(deadline))).is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+fn timespec_until(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    // Rounded up to a millisecond, so that a deadline has passed when the wait is over.
+    let left = left + Duration::from_millis(1);
+    Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+}

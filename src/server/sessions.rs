@@ -1,0 +1,291 @@
+//! What the connections of a target have to know of each other: who is logged in, who must go, and
+//! which commands a reset has made void.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::proto::target::SessionName;
+use crate::wire::scsi::Lun;
+
+/// All connections, and the gates of the logical units.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    table: Mutex<Table>,
+    gates: Vec<RwLock<u64>>,
+    /// Counts all resets, so that a connection sees with one look whether there was one.
+    resets: AtomicU64,
+    next_tsih: AtomicU16,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    connections: Vec<Arc<Handle>>,
+    by_name: HashMap<SessionName, Arc<Handle>>,
+}
+
+/// How others reach a connection.
+#[derive(Debug)]
+pub(super) struct Handle {
+    wake: OwnedFd,
+    stopping: AtomicBool,
+    ended: Mutex<bool>,
+    ending: Condvar,
+}
+
+/// Which resets a connection has taken notice of.
+#[derive(Debug, Default)]
+pub(super) struct SeenResets {
+    resets: u64,
+    epochs: Vec<u64>,
+}
+
+impl Sessions {
+    pub(super) fn new(units: usize) -> Sessions {
+        Sessions {
+            table: Mutex::default(),
+            gates: (0..units).map(|_| RwLock::new(0)).collect(),
+            resets: AtomicU64::new(0),
+            next_tsih: AtomicU16::new(1),
+        }
+    }
+
+    /// A new connection, or `None` if there are too many.
+    pub(super) fn enter(&self, connections_max: usize) -> io::Result<Option<Arc<Handle>>> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let handle = Arc::new(Handle {
+            wake,
+            stopping: AtomicBool::new(false),
+            ended: Mutex::new(false),
+            ending: Condvar::new(),
+        });
+        let mut table = lock(&self.table);
+        if table.connections.len() >= connections_max {
+            return Ok(None);
+        }
+        table.connections.push(handle.clone());
+        Ok(Some(handle))
+    }
+
+    /// A connection has ended and executes nothing any more.
+    pub(super) fn leave(&self, handle: &Arc<Handle>) {
+        let mut table = lock(&self.table);
+        table.connections.retain(|other| !Arc::ptr_eq(other, handle));
+        table.by_name.retain(|_, other| !Arc::ptr_eq(other, handle));
+        drop(table);
+        *lock(&handle.ended) = true;
+        handle.ending.notify_all();
+    }
+
+    /// Claims a session name. The connection that had it is told to stop and waited for, so that
+    /// none of its commands is executed after this (RFC 7143 §6.3.5). Gives whether there was one,
+    /// or `Err` if it does not end in time.
+    pub(super) fn claim(
+        &self,
+        name: &SessionName,
+        handle: &Arc<Handle>,
+        patience: Duration,
+    ) -> Result<bool, ()> {
+        let old = lock(&self.table).by_name.insert(name.clone(), handle.clone());
+        let Some(old) = old else { return Ok(false) };
+        old.stop();
+        if old.wait_ended(patience) { Ok(true) } else { Err(()) }
+    }
+
+    /// A session identifier for a new session; never 0.
+    pub(super) fn tsih(&self) -> u16 {
+        loop {
+            let tsih = self.next_tsih.fetch_add(1, Ordering::Relaxed);
+            if tsih != 0 {
+                return tsih;
+            }
+        }
+    }
+
+    /// Tells all connections to stop and waits until they have.
+    pub(super) fn stop_all(&self, patience: Duration) -> bool {
+        let connections = lock(&self.table).connections.clone();
+        for connection in &connections {
+            connection.stop();
+        }
+        let deadline = Instant::now() + patience;
+        let remaining = || deadline.saturating_duration_since(Instant::now());
+        connections.iter().all(|connection| connection.wait_ended(remaining()))
+    }
+
+    /// The number of connections.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.table).connections.len()
+    }
+
+    // Resets.
+
+    /// Makes every command void that another session has received for these units and not executed
+    /// yet. Returns when none of them is being executed.
+    pub(super) fn reset(&self, lun: Option<Lun>, seen: &mut SeenResets) {
+        for (number, gate) in self.gates.iter().enumerate() {
+            if lun.is_none_or(|lun| lun.to_number() == Some(number as u16)) {
+                // Waits for the executions that hold the gate for reading.
+                let mut epoch = gate.write().unwrap_or_else(PoisonError::into_inner);
+                *epoch += 1;
+                seen.note(number, *epoch);
+            }
+        }
+        self.resets.fetch_add(1, Ordering::Release);
+        for connection in &lock(&self.table).connections {
+            connection.wake();
+        }
+    }
+
+    /// The units that were reset since the last call.
+    pub(super) fn news(&self, seen: &mut SeenResets) -> Vec<Lun> {
+        let resets = self.resets.load(Ordering::Acquire);
+        if resets == seen.resets {
+            return Vec::new();
+        }
+        seen.resets = resets;
+        let epochs = self.gates.iter().map(|gate| *read(gate)).enumerate();
+        let changed = epochs.filter(|(number, epoch)| seen.note(*number, *epoch));
+        changed.map(|(number, _)| Lun::from_number(number as u16)).collect()
+    }
+
+    /// Takes notice of the present without being told of the past: for a new connection.
+    pub(super) fn look(&self) -> SeenResets {
+        let mut seen = SeenResets::default();
+        self.news(&mut seen);
+        seen
+    }
+
+    /// Holds off resets of a unit while a command is executed, or `None` if the unit was reset since
+    /// the connection last looked. Units that are not there need no gate.
+    pub(super) fn pass(
+        &self,
+        lun: Lun,
+        seen: &SeenResets,
+    ) -> Option<Option<RwLockReadGuard<'_, u64>>> {
+        let number = lun.to_number().map(usize::from);
+        let Some((number, gate)) =
+            number.and_then(|number| Some((number, self.gates.get(number)?)))
+        else {
+            return Some(None);
+        };
+        let epoch = read(gate);
+        let known = seen.epochs.get(number).copied().unwrap_or(0);
+        (*epoch == known).then_some(Some(epoch))
+    }
+}
+
+impl SeenResets {
+    /// Whether this is new.
+    fn note(&mut self, number: usize, epoch: u64) -> bool {
+        if self.epochs.len() <= number {
+            self.epochs.resize(number + 1, 0);
+        }
+        std::mem::replace(&mut self.epochs[number], epoch) != epoch
+    }
+}
+
+impl Handle {
+    /// Readable when the connection was told something.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// The connection has to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Makes `fd` quiet again.
+    pub(super) fn hear(&self) {
+        // Nothing to read means that somebody else's wake-up was read along with this one.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+    }
+
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // A counter that is full wakes as well.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    fn wait_ended(&self, patience: Duration) -> bool {
+        let ended = lock(&self.ended);
+        let waited = self.ending.wait_timeout_while(ended, patience, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// A thread that panicked must not take the others with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(gate: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    gate.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::pdu::Isid;
+
+    fn name() -> SessionName {
+        SessionName { initiator: "iqn.2004-10.example:client".to_owned(), isid: Isid([0; 6]) }
+    }
+
+    #[test]
+    fn a_second_claim_waits_for_the_end_of_the_first() {
+        let sessions = Sessions::new(1);
+        let first = sessions.enter(9).unwrap().unwrap();
+        let second = sessions.enter(9).unwrap().unwrap();
+        assert_eq!(sessions.claim(&name(), &first, Duration::ZERO), Ok(false));
+        assert_eq!(sessions.claim(&name(), &second, Duration::ZERO), Err(()));
+        assert!(first.is_stopping() && !second.is_stopping());
+        let third = sessions.enter(9).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let claim = scope.spawn(|| sessions.claim(&name(), &third, Duration::from_secs(10)));
+            sessions.leave(&second);
+            assert_eq!(claim.join().unwrap(), Ok(true));
+        });
+        sessions.leave(&first);
+        assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn connections_are_limited() {
+        let sessions = Sessions::new(1);
+        let first = sessions.enter(1).unwrap().unwrap();
+        assert!(sessions.enter(1).unwrap().is_none());
+        sessions.leave(&first);
+        assert!(sessions.enter(1).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_reset_makes_older_commands_void() {
+        let sessions = Sessions::new(2);
+        let mut mine = sessions.look();
+        let mut other = sessions.look();
+        let (zero, one) = (Lun::ZERO, Lun::from_number(1));
+        assert!(sessions.pass(zero, &other).is_some());
+        sessions.reset(Some(zero), &mut mine);
+        assert!(sessions.pass(zero, &mine).is_some());
+        assert!(sessions.pass(zero, &other).is_none());
+        assert!(sessions.pass(one, &other).is_some());
+        assert_eq!(sessions.news(&mut other), [zero]);
+        assert!(sessions.pass(zero, &other).is_some());
+        assert_eq!(sessions.news(&mut other), []);
+        assert_eq!(sessions.news(&mut mine), []);
+        sessions.reset(None, &mut mine);
+        assert_eq!(sessions.news(&mut other), [zero, one]);
+        assert!(sessions.pass(Lun::from_number(7), &other).is_some());
+    }
+}
