@@ -96,7 +96,8 @@ fn kmsg_record(level: Level, line: &str) -> String {
     push_printable(&mut record, line);
     if record.len() > RECORD_BYTES_MAX {
         const CUT: &str = "…";
-        let end = record.floor_char_boundary(RECORD_BYTES_MAX - CUT.len());
+        let fits = |end: &usize| record.is_char_boundary(*end);
+        let end = (0..=RECORD_BYTES_MAX - CUT.len()).rev().find(fits).unwrap_or(0);
         record.truncate(end);
         record += CUT;
     }

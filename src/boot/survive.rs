@@ -93,7 +93,8 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
 ///
 /// Call it before any thread is started: threads inherit the I/O flusher state.
 pub fn protect() -> Vec<Error> {
-    let steps: [(&'static str, fn() -> io::Result<()>); 4] = [
+    type Step = (&'static str, fn() -> io::Result<()>);
+    let steps: [Step; 4] = [
         ("protecting the daemon from the out-of-memory killer", || {
             fs::write("/proc/self/oom_score_adj", "-1000\n")
         }),
