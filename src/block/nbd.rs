@@ -563,9 +563,12 @@ fn make_live(index: u32, queue_depth: u16, limits: Limits) -> io::Result<()> {
     for (name, value) in [
         ("max_sectors_kb", limits.data_bytes / 1024),
         ("nr_requests", queue_depth.into()),
-        // Also 0: some kernels leave what a disk before this one could do.
         ("discard_max_bytes", limits.trim_bytes),
     ] {
+        // Not 0: Linux 6.12 would keep that for the next disk of this number.
+        if name == "discard_max_bytes" && value == 0 {
+            continue;
+        }
         if let Err(error) = std::fs::write(queue.join(name), value.to_string()) {
             // Longer or more requests are served all the same, only not as well.
             warn!("nbd: {name} of nbd{index} to {value}: {error}");
