@@ -2,8 +2,8 @@
 //! survives it, finding and mounting a root by the kernel's events.
 //!
 //! Each test runs in namespaces of its own, as root, inside a User Mode Linux kernel by the script
-//! that `LUNBOOT_UML_RUN` names (`../shared/lab/uml-run` unless set), or in this machine's own kernel
-//! where that is missing. What is not possible is skipped with its reason, and fails in CI.
+//! that `LUNBOOT_UML_RUN` names (`../shared/lab/uml-run` unless set), or in this machine's own
+//! kernel where that is missing. What is not possible is skipped with its reason, and fails in CI.
 
 use std::env;
 use std::ffi::OsString;
