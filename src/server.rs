@@ -57,8 +57,8 @@ pub enum Error {
 }
 
 impl Server {
-    /// Listens on all addresses; on all of this machine's, at the usual port, if there are none. From
-    /// here on SIGTERM and SIGINT of this process end
+    /// Listens on all addresses; on all of this machine's, at the usual port, if there are none.
+    /// From here on SIGTERM and SIGINT of this process end
     /// [`Server::run`] instead of the process.
     pub fn listen(addresses: &[SocketAddr], config: TargetConfig) -> Result<Server, Error> {
         let mut listeners = Vec::new();

@@ -179,8 +179,8 @@ impl LogicalUnit {
     }
 
     /// Executes a command with the data that came for it. Data that is shorter than the command
-    /// wants, because the initiator announced less, is written as far as it fills whole blocks; what
-    /// came beyond it is not used.
+    /// wants, because the initiator announced less, is written as far as it fills whole blocks;
+    /// what came beyond it is not used.
     pub fn execute(&self, cdb: &[u8; 16], data: &[u8]) -> Outcome {
         let outcome = match Cdb::parse(cdb) {
             Cdb::Read { size, lba, blocks, flags } => self.start_read(size, lba, blocks, flags),

@@ -161,8 +161,8 @@ impl Sessions {
         seen
     }
 
-    /// Holds off resets of a unit while a command is executed, or `None` if the unit was reset since
-    /// the connection last looked. Units that are not there need no gate.
+    /// Holds off resets of a unit while a command is executed, or `None` if the unit was reset
+    /// since the connection last looked. Units that are not there need no gate.
     pub(super) fn pass(
         &self,
         lun: Lun,

@@ -1,0 +1,158 @@
+//! What is between the two sides: pipes that split, delay, lose and end.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use lunboot::proto::random::Random;
+
+/// How the network, and the target's disk behind it, behave by themselves.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// Most bytes that move at once; 0 for no limit.
+    pub split_bytes_max: usize,
+    /// Longest time on the way.
+    pub delay_max: Duration,
+    /// Most bytes on the way in one direction.
+    pub window_bytes: usize,
+    /// Who comes first is drawn by lot.
+    pub shuffle: bool,
+    /// Commands are executed in any order, up to so much later; zero for at once and in order.
+    pub execution_max: Duration,
+}
+
+impl Default for Weather {
+    fn default() -> Weather {
+        Weather {
+            split_bytes_max: 0,
+            delay_max: Duration::ZERO,
+            window_bytes: 1 << 20,
+            shuffle: false,
+            execution_max: Duration::ZERO,
+        }
+    }
+}
+
+impl Weather {
+    /// How many bytes move now.
+    pub fn split(&self, random: &mut Random) -> usize {
+        match self.split_bytes_max {
+            0 => usize::MAX,
+            most => 1 + random.below(most as u64) as usize,
+        }
+    }
+
+    /// How many bytes a full socket would take now.
+    pub fn room(&self, bytes: usize, random: &mut Random) -> usize {
+        self.split(random).min(self.window_bytes.saturating_sub(bytes))
+    }
+
+    pub fn delay(&self, random: &mut Random) -> Duration {
+        up_to(self.delay_max, random)
+    }
+}
+
+/// A time of at most `most`.
+pub fn up_to(most: Duration, random: &mut Random) -> Duration {
+    Duration::from_micros(random.below(most.as_micros() as u64 + 1))
+}
+
+/// One direction of a connection: bytes in order, each with the time of its arrival.
+#[derive(Debug, Default)]
+pub struct Pipe {
+    chunks: VecDeque<(Instant, VecDeque<u8>)>,
+    bytes: usize,
+}
+
+impl Pipe {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn send(&mut self, bytes: Vec<u8>, arrival: Instant) {
+        if bytes.is_empty() {
+            return;
+        }
+        // Nothing overtakes anything.
+        let arrival = self.chunks.back().map_or(arrival, |(last, _)| arrival.max(*last));
+        self.bytes += bytes.len();
+        self.chunks.push_back((arrival, bytes.into()));
+    }
+
+    pub fn receive(&mut self, space: &mut [u8], now: Instant) -> usize {
+        let mut count = 0;
+        while let Some((arrival, chunk)) = self.chunks.front_mut() {
+            if *arrival > now || count == space.len() {
+                break;
+            }
+            let moved = chunk.len().min(space.len() - count);
+            for (to, from) in space[count..].iter_mut().zip(chunk.drain(..moved)) {
+                *to = from;
+            }
+            count += moved;
+            if chunk.is_empty() {
+                self.chunks.pop_front();
+            }
+        }
+        self.bytes -= count;
+        count
+    }
+
+    fn next_arrival(&self) -> Option<Instant> {
+        self.chunks.front().map(|(arrival, _)| *arrival)
+    }
+
+    fn clear(&mut self) {
+        self.chunks.clear();
+        self.bytes = 0;
+    }
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+pub struct Link {
+    pub up: Pipe,
+    pub down: Pipe,
+    /// Nothing arrives any more, and nobody is told.
+    pub silent: bool,
+    initiator_gone: bool,
+    target_gone: bool,
+}
+
+impl Link {
+    /// Both ends are gone, and everything on the way.
+    pub fn close(&mut self) {
+        (self.initiator_gone, self.target_gone) = (true, true);
+        self.up.clear();
+        self.down.clear();
+    }
+
+    /// The initiator has closed its end; what it has sent still arrives.
+    pub fn initiator_is_gone(&mut self) {
+        self.initiator_gone = true;
+        self.down.clear();
+    }
+
+    /// The target has closed its end; what it has sent still arrives.
+    pub fn target_is_gone(&mut self) {
+        self.target_gone = true;
+        self.up.clear();
+    }
+
+    pub fn for_target(&mut self) -> Option<&mut Link> {
+        (!self.silent).then_some(self)
+    }
+
+    pub fn has_ended_for_target(&self) -> bool {
+        self.initiator_gone && self.up.bytes == 0
+    }
+
+    pub fn has_ended_for_initiator(&self) -> bool {
+        self.target_gone && self.down.bytes == 0
+    }
+
+    /// When something arrives that has not yet.
+    pub fn next_arrival(&self) -> Option<Instant> {
+        let pipes = [self.up.next_arrival(), self.down.next_arrival()];
+        if self.silent { None } else { pipes.into_iter().flatten().min() }
+    }
+}

@@ -1,0 +1,251 @@
+//! The target's side: what the real server does with its connections, without sockets and threads.
+//!
+//! A connection hands out commands; they are executed by [`Target::execute`] against a
+//! [`FaultyStore`], at once and in order or when the lot falls on them. A session that logs in
+//! again ends the older one first. The real server has a thread for each of these.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use lunboot::proto::logical_unit::{LogicalUnit, Options};
+use lunboot::proto::logical_units::LogicalUnits;
+use lunboot::proto::random::Random;
+use lunboot::proto::target::{Event, SessionName, Tag, Target, TargetConfig};
+use lunboot::store::Store;
+use lunboot::store::memory::MemoryStore;
+
+use super::Settings;
+use super::network::{Weather, up_to};
+
+pub const NAME: &str = "iqn.2026-11.example:root";
+
+/// A store in memory that fails now and then.
+#[derive(Debug)]
+pub struct FaultyStore {
+    pub memory: MemoryStore,
+    faults: Mutex<(Random, u64)>,
+}
+
+impl FaultyStore {
+    fn new(size_bytes: u64, seed: u64) -> FaultyStore {
+        let memory = MemoryStore::with_volatile_cache(size_bytes);
+        FaultyStore { memory, faults: Mutex::new((Random::new(seed), 0)) }
+    }
+
+    /// From now on one call of so many fails; 0 for none.
+    pub fn fail_one_in(&self, calls: u64) {
+        self.faults.lock().expect("no test has panicked").1 = calls;
+    }
+
+    fn check(&self) -> Result<(), io::Error> {
+        let (random, one_in) = &mut *self.faults.lock().expect("no test has panicked");
+        if *one_in != 0 && random.below(*one_in) == 0 {
+            return Err(io::Error::other("a fault that the test wanted"));
+        }
+        Ok(())
+    }
+}
+
+impl Store for FaultyStore {
+    fn size_bytes(&self) -> u64 {
+        self.memory.size_bytes()
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.check()?;
+        self.memory.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if let Err(error) = self.check() {
+            // Some of it may be there all the same.
+            let half = data.len() / 1024 * 512;
+            self.memory.write_at(&data[..half], offset)?;
+            return Err(error);
+        }
+        self.memory.write_at(data, offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.check()?;
+        self.memory.flush()
+    }
+
+    fn can_discard(&self) -> bool {
+        true
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check()?;
+        self.memory.discard(offset, length)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check()?;
+        self.memory.write_zeroes(offset, length)
+    }
+}
+
+/// The target and its connections.
+pub struct Server {
+    pub config: Arc<TargetConfig>,
+    pub store: Arc<FaultyStore>,
+    connections: Vec<Connection>,
+    tsih: u16,
+}
+
+struct Connection {
+    link: usize,
+    target: Target,
+    session: Option<SessionName>,
+    /// Commands that are to be executed, and when.
+    commands: Vec<(Instant, Tag)>,
+    ended: bool,
+}
+
+impl Server {
+    pub fn new(settings: &Settings) -> Server {
+        let store = Arc::new(FaultyStore::new(settings.disk_bytes, settings.seed ^ 0xfa17));
+        let options = Options {
+            logical_block_bytes: settings.block_bytes,
+            physical_block_bytes: 4096,
+            read_only: settings.read_only,
+        };
+        let unit = LogicalUnit::new(store.clone(), NAME, 0, options).expect("a sane disk");
+        let config = TargetConfig {
+            name: NAME.into(),
+            portal_group: 1,
+            offer: settings.target,
+            ping_interval: settings.ping_interval,
+            units: LogicalUnits::new(vec![unit]),
+        };
+        Server { config: Arc::new(config), store, connections: Vec::new(), tsih: 0 }
+    }
+
+    pub fn accept(&mut self, link: usize, now: Instant) {
+        let portal = SocketAddr::from(([192, 0, 2, 10], 3260));
+        let target = Target::new(self.config.clone(), portal, now);
+        let commands = Vec::new();
+        let connection = Connection { link, target, session: None, commands, ended: false };
+        self.connections.push(connection);
+    }
+
+    pub fn recv_space(&mut self, link: usize) -> Option<&mut [u8]> {
+        Some(self.find(link)?.target.recv_space())
+    }
+
+    pub fn received(&mut self, link: usize, count: usize, now: Instant) {
+        let connection = self.find(link).expect("it has just given its space");
+        connection.target.received(count, now);
+    }
+
+    /// The initiator has closed the connection.
+    pub fn closed(&mut self, link: usize) {
+        self.connections.retain(|connection| connection.link != link);
+    }
+
+    /// Takes events and executes commands; false if there were none.
+    pub fn work(&mut self, now: Instant, random: &mut Random, weather: &Weather) -> bool {
+        let mut progress = false;
+        let mut index = 0;
+        while index < self.connections.len() {
+            while let Some(event) = self.connections[index].target.poll_event() {
+                progress = true;
+                match event {
+                    Event::Command { tag, .. } => {
+                        let due = now + up_to(weather.execution_max, random);
+                        self.connections[index].commands.push((due, tag));
+                    }
+                    Event::Claim { session, discovery } => {
+                        index = self.admit(index, session, discovery, now);
+                    }
+                    Event::Reset { lun } => {
+                        for other in (0..self.connections.len()).filter(|other| *other != index) {
+                            self.connections[other].target.handle_reset(lun);
+                        }
+                        self.connections[index].target.reset_done();
+                    }
+                    Event::Ended(_) => self.connections[index].ended = true,
+                }
+            }
+            let Connection { target, commands, .. } = &mut self.connections[index];
+            while let Some(next) = commands.iter().position(|(due, _)| *due <= now) {
+                progress = true;
+                let (_, tag) = commands.remove(next);
+                target.execute(tag);
+            }
+            index += 1;
+        }
+        progress
+    }
+
+    /// Ends the older session of the same name; gives the new place of the connection.
+    fn admit(&mut self, index: usize, name: SessionName, discovery: bool, now: Instant) -> usize {
+        let link = self.connections[index].link;
+        if !discovery {
+            self.connections.retain(|other| other.session.as_ref() != Some(&name));
+        }
+        self.tsih = self.tsih % u16::MAX + 1;
+        let index = self.connections.iter().position(|other| other.link == link);
+        let index = index.expect("a new connection has no session yet");
+        self.connections[index].target.admit(self.tsih, now);
+        self.connections[index].session = (!discovery).then_some(name);
+        index
+    }
+
+    /// Another initiator resets the logical unit.
+    pub fn reset_from_elsewhere(&mut self) {
+        for connection in &mut self.connections {
+            connection.target.handle_reset(None);
+        }
+    }
+
+    /// What a connection sends, at most so many bytes.
+    pub fn transmit(&mut self, link: usize, most: usize) -> Vec<u8> {
+        let Some(connection) = self.find(link) else { return Vec::new() };
+        let mut slices: [&[u8]; 8] = [&[]; 8];
+        let count = connection.target.poll_transmit(&mut slices);
+        let bytes: Vec<u8> = slices[..count].concat().into_iter().take(most).collect();
+        if !bytes.is_empty() {
+            connection.target.sent(bytes.len());
+        }
+        bytes
+    }
+
+    /// Connections that have said everything are closed.
+    pub fn bury(&mut self) {
+        self.connections.retain(|connection| !connection.ended || !connection.target.is_drained());
+    }
+
+    /// Everything but what is on stable storage is gone.
+    pub fn lose_power(&mut self, survives: impl FnMut() -> bool) {
+        self.connections.clear();
+        self.store.memory.lose_cache(survives);
+    }
+
+    pub fn is_connected(&self, link: usize) -> bool {
+        self.connections.iter().any(|connection| connection.link == link)
+    }
+
+    pub fn handle_timeouts(&mut self, now: Instant) {
+        for connection in &mut self.connections {
+            connection.target.handle_timeout(now);
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let targets = self.connections.iter().filter_map(|c| c.target.next_deadline());
+        let commands = self.connections.iter().flat_map(|c| c.commands.iter().map(|(due, _)| *due));
+        targets.chain(commands).min()
+    }
+
+    fn find(&mut self, link: usize) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|connection| connection.link == link)
+    }
+}
