@@ -22,15 +22,13 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 # initramfs-tools does not look below /usr/local: what an administrator adds goes to /etc, what a
-# package brings (PREFIX=/usr) goes to /usr. The hook copies the boot script from BOOT_SCRIPTS_DIR,
-# so that an image which did not ask for lunboot has nothing of it.
+# package brings (PREFIX=/usr) goes to /usr.
 ifeq ($(PREFIX),/usr)
 INITRAMFS_TOOLS_DIR ?= /usr/share/initramfs-tools
 else
 INITRAMFS_TOOLS_DIR ?= /etc/initramfs-tools
 endif
 UDEV_RULES_DIR = $(PREFIX)/lib/udev/rules.d
-BOOT_SCRIPTS_DIR = $(PREFIX)/share/lunboot/initramfs-tools/scripts
 
 PROGRAMS = lunboot lunboot-target lunboot-mkinitramfs
 
@@ -73,7 +71,7 @@ install:
 	install -D -m 755 initramfs-hooks/initramfs-tools/hooks/lunboot \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/hooks/lunboot"
 	install -D -m 755 initramfs-hooks/initramfs-tools/scripts/local-top/lunboot \
-	    "$(DESTDIR)$(BOOT_SCRIPTS_DIR)/local-top/lunboot"
+	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/scripts/local-top/lunboot"
 	install -D -m 644 initramfs-hooks/udev/60-lunboot.rules \
 	    "$(DESTDIR)$(UDEV_RULES_DIR)/60-lunboot.rules"
 	@for page in docs/man/*.[1-8]; do \
@@ -85,7 +83,7 @@ install:
 uninstall:
 	rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,$(PROGRAMS)) \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/hooks/lunboot" \
-	    "$(DESTDIR)$(BOOT_SCRIPTS_DIR)/local-top/lunboot" \
+	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/scripts/local-top/lunboot" \
 	    "$(DESTDIR)$(UDEV_RULES_DIR)/60-lunboot.rules"
 	@for page in docs/man/*.[1-8]; do \
 	    rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}"; \
