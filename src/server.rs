@@ -6,10 +6,8 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -23,11 +21,13 @@ use self::connection::Connection;
 use self::sessions::Sessions;
 use crate::net::tcp;
 use crate::proto::target::TargetConfig;
-use crate::wire::root_path::{DEFAULT_PORT, Host, IscsiName, RootPath};
-use crate::wire::scsi::Lun;
+use crate::wire::root_path::DEFAULT_PORT;
 
 mod connection;
 mod sessions;
+mod setup;
+
+pub use self::setup::{Setup, SetupError};
 
 /// Connections at a time, logged in or not.
 const CONNECTIONS_MAX: usize = 256;
@@ -81,23 +81,6 @@ impl Server {
     /// The addresses that it really listens on: the port that 0 became.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
-    }
-
-    /// How a client names a LUN of this server: for the first address that it listens on, or for
-    /// the address of this machine that packets to the world would carry.
-    pub fn root_path(&self, lun_number: u16) -> Option<RootPath> {
-        let address = *self.addresses().first()?;
-        let server = match reachable(address.ip()) {
-            IpAddr::V4(address) => Host::V4(address),
-            IpAddr::V6(address) => Host::V6 { address, zone: None },
-        };
-        Some(RootPath {
-            server: Some(server),
-            port: address.port(),
-            lun: u64::from_be_bytes(Lun::from_number(lun_number).0),
-            other_lun: None,
-            target: IscsiName::parse(&self.config.name).ok()?,
-        })
     }
 
     /// Serves until SIGTERM or SIGINT; then lets every session finish the commands that it has
@@ -194,23 +177,6 @@ fn listen_everywhere() -> Result<TcpListener, tcp::Error> {
     }
 }
 
-/// An address for others to use: itself, or if it stands for all of this machine, the one that
-/// the routing table would choose. No packet is sent to find out.
-fn reachable(address: IpAddr) -> IpAddr {
-    if !address.is_unspecified() {
-        return address.to_canonical();
-    }
-    let chosen = |from: &str, to: &str| -> io::Result<IpAddr> {
-        let socket = UdpSocket::bind(from)?;
-        socket.connect(to)?;
-        Ok(socket.local_addr()?.ip())
-    };
-    // Documentation addresses: routed like any other that is not on a local link.
-    chosen("0.0.0.0:0", "192.0.2.1:9")
-        .or_else(|_| chosen("[::]:0", "[2001:db8::1]:9"))
-        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-}
-
 fn system<E: Into<io::Error>>(doing: &'static str) -> impl Fn(E) -> Error {
     move |source| Error::System { doing, source: source.into() }
 }
@@ -225,44 +191,3 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-/// The name of a target that was given none: of this machine and the first file, so that it is the
-/// same after every start, and two targets of one machine differ.
-pub fn default_name(file: &Path) -> String {
-    let absolute = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let digest = crc32c::crc32c(absolute.as_os_str().as_bytes());
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    format!("iqn.2026-11.io.lunboot:{}-{}-{digest:08x}", name_part(&host), name_part(&stem))
-}
-
-/// What an iSCSI name may hold of a text (RFC 3722): lower case letters, digits, `-` and `.`.
-fn name_part(text: &str) -> String {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
-    let part: String =
-        text.to_ascii_lowercase().chars().map(|c| if allowed(c) { c } else { '-' }).collect();
-    let part: String = part.trim_matches(['-', '.']).chars().take(64).collect();
-    if part.is_empty() { "disk".to_owned() } else { part }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn default_names_are_valid_stable_and_differ() {
-        let name = |path: &str| default_name(Path::new(path));
-        assert_eq!(name("/a/Root Disk.img"), name("/a/Root Disk.img"));
-        assert_ne!(name("/a/root.img"), name("/b/root.img"));
-        assert!(name("/a/Root Disk.img").contains("-root-disk-"));
-        for path in ["/a/root.img", "/dev/ünïcode", "/", &format!("/{}", "x".repeat(255))] {
-            IscsiName::parse(&name(path)).unwrap();
-        }
-    }
-
-    #[test]
-    fn an_address_that_stands_for_all_is_replaced() {
-        assert!(!reachable("0.0.0.0".parse().unwrap()).is_unspecified());
-        assert_eq!(reachable("::ffff:192.0.2.1".parse().unwrap()), Ipv4Addr::new(192, 0, 2, 1));
-    }
-}

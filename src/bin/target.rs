@@ -2,20 +2,11 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use argh::FromArgs;
-use lunboot::proto::logical_unit::{LogicalUnit, Options};
-use lunboot::proto::logical_units::LogicalUnits;
-use lunboot::proto::params::Offer;
-use lunboot::proto::target::TargetConfig;
-use lunboot::server::Server;
-use lunboot::store::file::FileStore;
-use lunboot::wire::root_path::{DEFAULT_PORT, IscsiName};
+use lunboot::server::{Server, Setup};
 
 /// Serves files and block devices over iSCSI, for machines that boot with lunboot.
 #[derive(FromArgs)]
@@ -67,7 +58,7 @@ fn main() -> ExitCode {
         eprintln!("lunboot-target: nothing to do: try `lunboot-target serve FILE`, or --help");
         return ExitCode::FAILURE;
     };
-    match run(&serve) {
+    match run(serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("lunboot-target: {error}");
@@ -82,74 +73,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
-    if serve.files.is_empty() {
-        return Err("no file to serve: name a disk image or a block device".into());
-    }
-    let name = match &serve.name {
-        Some(name) => name.clone(),
-        None => lunboot::server::default_name(&serve.files[0]),
+fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
+    let setup = Setup {
+        listen: serve.listen,
+        name: serve.name,
+        read_only: serve.read_only,
+        block_bytes: serve.block_size,
+        files: serve.files,
     };
-    IscsiName::parse(&name)?;
-    let mut units = Vec::new();
-    for (number, path) in serve.files.iter().enumerate() {
-        let store = FileStore::open(path, serve.read_only)?;
-        let options = Options {
-            logical_block_bytes: serve.block_size,
-            read_only: serve.read_only,
-            ..Options::default()
-        };
-        let unit = LogicalUnit::new(Arc::new(store), &name, number as u16, options)
-            .map_err(|unfit| format!("serve {}: {unfit}", path.display()))?;
-        units.push(unit);
-    }
-    let addresses = listen_addresses(&serve.listen)?;
-    let config = TargetConfig {
-        name,
-        portal_group: 1,
-        offer: Offer::default(),
-        ping_interval: Duration::from_secs(30),
-        units: LogicalUnits::new(units),
-    };
-    let mut text = introduction(&config, &serve.files);
-    let server = Server::listen(&addresses, config)?;
-    for address in server.addresses() {
-        text += &format!("listening on {address}\n");
-    }
-    if let Some(root_path) = server.root_path(0) {
-        text += "\nTo boot from LUN 0, one line for dnsmasq or one for the kernel:\n";
-        text += &format!("  dhcp-option=17,\"{root_path}\"\n");
-        text += &format!("  lunboot={root_path} ip=dhcp root=...\n\n");
-    }
+    let server = Server::listen(&setup.addresses()?, setup.target()?)?;
     let mut stdout = std::io::stdout();
-    stdout.write_all(text.as_bytes())?;
+    stdout.write_all(setup.introduction(&server).as_bytes())?;
     stdout.flush()?;
     server.run()?;
     Ok(())
-}
-
-/// Who it is and what it serves.
-fn introduction(config: &TargetConfig, files: &[PathBuf]) -> String {
-    let mut text = format!("target {}\n", config.name);
-    for (number, (unit, path)) in config.units.iter().zip(files).enumerate() {
-        let mode = if unit.is_read_only() { ", read-only" } else { "" };
-        let (size_mib, block_bytes) = (unit.size_bytes() >> 20, unit.block_bytes());
-        let path = path.display();
-        text += &format!("LUN {number}: {path}, {size_mib} MiB, blocks of {block_bytes}{mode}\n");
-    }
-    text
-}
-
-fn listen_addresses(texts: &[String]) -> Result<Vec<SocketAddr>, String> {
-    let parse = |text: &String| {
-        let address = text.parse::<SocketAddr>().ok();
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        let without_port = || Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, DEFAULT_PORT));
-        address.or_else(without_port).ok_or_else(|| {
-            format!("--listen {text}: must be an address, or ADDRESS:PORT, or [IPv6]:PORT")
-        })
-    };
-    texts.iter().map(parse).collect()
 }
 
 /// One line of standard error for each message.

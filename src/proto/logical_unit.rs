@@ -650,11 +650,8 @@ fn write_failed(error: io::Error) -> Sense {
 
 impl Identity {
     fn new(target_name: &str, lun_number: u16) -> Identity {
-        let mut hash = FNV_OFFSET_BASIS;
         let lun_bytes = lun_number.to_be_bytes();
-        for byte in target_name.bytes().chain([0]).chain(lun_bytes) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
-        }
+        let hash = stable_hash(target_name.bytes().chain([0]).chain(lun_bytes));
         Identity { target_name: target_name.to_owned(), hash }
     }
 
@@ -684,8 +681,11 @@ impl Identity {
 
 /// FNV-1a with 64 bits. The identifiers of every disk that was ever served hang on it: it must
 /// never change.
-const FNV_OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+pub(crate) fn stable_hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
 
 /// A SCSI name string: ends with a zero and is padded with zeroes to a multiple of four bytes
 /// (SPC-4 §7.8.6.11).

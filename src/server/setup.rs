@@ -1,0 +1,247 @@
+//! From what a person asks for to a target that can be served: files to disks, texts to addresses,
+//! a name where none was given, and the lines that tell how to reach it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Server;
+use crate::proto::logical_unit::{LogicalUnit, Options, Unfit, stable_hash};
+use crate::proto::logical_units::LogicalUnits;
+use crate::proto::params::Offer;
+use crate::proto::target::TargetConfig;
+use crate::store::file::{FileStore, OpenError};
+use crate::wire::Malformed;
+use crate::wire::root_path::{DEFAULT_PORT, Host, IscsiName, RootPath};
+use crate::wire::scsi::Lun;
+
+/// A silent connection is asked for a sign of life after this time.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What to serve, where and how.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Addresses as people write them; none is port 3260 of all addresses.
+    pub listen: Vec<String>,
+    /// The target's iSCSI name, or `None` for one made of host name and first file.
+    pub name: Option<String>,
+    /// Refuse all writes.
+    pub read_only: bool,
+    /// Bytes of a logical block.
+    pub block_bytes: u32,
+    /// Files and block devices: LUN 0, 1, …
+    pub files: Vec<PathBuf>,
+}
+
+/// Why it cannot be served.
+#[derive(Debug)]
+pub enum SetupError {
+    /// There is nothing to serve.
+    NoFile,
+    /// The name is none.
+    Name(Malformed),
+    /// A text is no address.
+    Address(String),
+    /// A file cannot be opened.
+    Open(OpenError),
+    /// A file cannot be a disk.
+    Unfit(PathBuf, Unfit),
+}
+
+impl Setup {
+    /// The target.
+    pub fn target(&self) -> Result<TargetConfig, SetupError> {
+        let first = self.files.first().ok_or(SetupError::NoFile)?;
+        let name = self.name.clone().unwrap_or_else(|| default_name(first));
+        IscsiName::parse(&name).map_err(SetupError::Name)?;
+        let options = Options {
+            logical_block_bytes: self.block_bytes,
+            read_only: self.read_only,
+            ..Options::default()
+        };
+        let mut units = Vec::new();
+        for (number, path) in self.files.iter().enumerate() {
+            let store = FileStore::open(path, self.read_only).map_err(SetupError::Open)?;
+            let unit = LogicalUnit::new(Arc::new(store), &name, number as u16, options);
+            units.push(unit.map_err(|unfit| SetupError::Unfit(path.clone(), unfit))?);
+        }
+        Ok(TargetConfig {
+            name,
+            portal_group: 1,
+            offer: Offer::default(),
+            ping_interval: PING_INTERVAL,
+            units: LogicalUnits::new(units),
+        })
+    }
+
+    /// The addresses to listen on.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, SetupError> {
+        self.listen.iter().map(|text| parse_address(text)).collect()
+    }
+
+    /// What a person wants to know when the server has begun to listen: the target's name, its
+    /// disks, its addresses (one a line, `listening on ADDRESS:PORT`), and the lines to paste.
+    pub fn introduction(&self, server: &Server) -> String {
+        let config = &server.config;
+        let mut text = format!("target {}\n", config.name);
+        for (number, (unit, path)) in config.units.iter().zip(&self.files).enumerate() {
+            let mode = if unit.is_read_only() { ", read-only" } else { "" };
+            let (size_mib, block_bytes) = (unit.size_bytes() >> 20, unit.block_bytes());
+            let path = path.display();
+            text +=
+                &format!("LUN {number}: {path}, {size_mib} MiB, blocks of {block_bytes}{mode}\n");
+        }
+        for address in server.addresses() {
+            text += &format!("listening on {address}\n");
+        }
+        if let Some(root_path) = root_path(server) {
+            text += "\nTo boot from LUN 0, one line for dnsmasq or one for the kernel:\n";
+            text += &format!("  dhcp-option=17,\"{root_path}\"\n");
+            text += &format!("  lunboot={root_path} ip=dhcp root=...\n\n");
+        }
+        text
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, SetupError> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let with_port = || Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, DEFAULT_PORT));
+    let address = text.parse::<SocketAddr>().ok().or_else(with_port);
+    address.ok_or_else(|| SetupError::Address(text.to_owned()))
+}
+
+/// How a client names LUN 0: at the first address that the server listens on, or if that stands for
+/// all, at the one that packets to the world would carry.
+fn root_path(server: &Server) -> Option<RootPath> {
+    let address = *server.addresses().first()?;
+    let host = match reachable(address.ip()) {
+        IpAddr::V4(address) => Host::V4(address),
+        IpAddr::V6(address) => Host::V6 { address, zone: None },
+    };
+    Some(RootPath {
+        server: Some(host),
+        port: address.port(),
+        lun: u64::from_be_bytes(Lun::ZERO.0),
+        other_lun: None,
+        target: IscsiName::parse(&server.config.name).ok()?,
+    })
+}
+
+/// An address for others to use: itself, or if it stands for all of this machine, the one that
+/// the routing table would choose. No packet is sent to find out.
+fn reachable(address: IpAddr) -> IpAddr {
+    if !address.is_unspecified() {
+        return address.to_canonical();
+    }
+    let chosen = |from: &str, to: &str| -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind(from)?;
+        socket.connect(to)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    // Documentation addresses: routed like any other that is not on a local link.
+    chosen("0.0.0.0:0", "192.0.2.1:9")
+        .or_else(|_| chosen("[::]:0", "[2001:db8::1]:9"))
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// The name of a target that was given none: of this machine and the first file, so that it is the
+/// same after every start, and two targets of one machine differ.
+fn default_name(file: &Path) -> String {
+    let absolute = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let hash = stable_hash(absolute.as_os_str().as_bytes().iter().copied()) as u32;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    format!("iqn.2026-11.io.lunboot:{}-{}-{hash:08x}", name_part(&host), name_part(&stem))
+}
+
+/// What an iSCSI name may hold of a text (RFC 3722): lower case letters, digits, `-` and `.`.
+fn name_part(text: &str) -> String {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
+    let part: String =
+        text.to_ascii_lowercase().chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+    let part: String = part.trim_matches(['-', '.']).chars().take(64).collect();
+    if part.is_empty() { "disk".to_owned() } else { part }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetupError::NoFile => {
+                f.write_str("no file to serve: name a disk image or a block device")
+            }
+            SetupError::Name(malformed) => malformed.fmt(f),
+            SetupError::Address(text) => {
+                write!(f, "{text} is no address to listen on: write ADDRESS, ADDRESS:PORT or ")?;
+                f.write_str("[IPv6]:PORT")
+            }
+            SetupError::Open(error) => error.fmt(f),
+            SetupError::Unfit(path, unfit) => write!(f, "serve {}: {unfit}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for SetupError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SetupError::Open(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_names_are_valid_stable_and_differ() {
+        let name = |path: &str| default_name(Path::new(path));
+        assert_eq!(name("/a/Root Disk.img"), name("/a/Root Disk.img"));
+        assert_ne!(name("/a/root.img"), name("/b/root.img"));
+        assert!(name("/a/Root Disk.img").contains("-root-disk-"));
+        for path in ["/a/root.img", "/dev/ünïcode", "/", &format!("/{}", "x".repeat(255))] {
+            IscsiName::parse(&name(path)).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_address_that_stands_for_all_is_replaced() {
+        assert!(!reachable("0.0.0.0".parse().unwrap()).is_unspecified());
+        assert_eq!(reachable("::ffff:192.0.2.1".parse().unwrap()), Ipv4Addr::new(192, 0, 2, 1));
+    }
+
+    #[test]
+    fn addresses_with_and_without_port() {
+        let parse = |text: &str| parse_address(text).map(|address| address.to_string()).ok();
+        assert_eq!(parse("127.0.0.1:0").as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(parse("192.0.2.1").as_deref(), Some("192.0.2.1:3260"));
+        assert_eq!(parse("[::1]:9").as_deref(), Some("[::1]:9"));
+        assert_eq!(parse("[::]").as_deref(), Some("[::]:3260"));
+        assert_eq!(parse("fe80::1").as_deref(), Some("[fe80::1]:3260"));
+        for text in ["", "host:3260", "192.0.2.1:70000", "[::1"] {
+            assert_eq!(parse(text), None);
+        }
+    }
+
+    #[test]
+    fn files_that_cannot_be_disks_say_why() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1000).unwrap();
+        let mut setup = Setup {
+            listen: Vec::new(),
+            name: None,
+            read_only: false,
+            block_bytes: 512,
+            files: vec![file.path().to_owned()],
+        };
+        let error = setup.target().unwrap_err().to_string();
+        assert!(error.ends_with("extend it to 1024 bytes"), "{error}");
+        setup.name = Some("no name".to_owned());
+        assert!(matches!(setup.target(), Err(SetupError::Name(_))));
+        setup.files.clear();
+        assert!(matches!(setup.target(), Err(SetupError::NoFile)));
+    }
+}
