@@ -73,7 +73,6 @@ const SUPPORT: [&str; 15] = [
     "usbhid",
     "virtio_mmio",
     "virtio_pci",
-    "virtio_rng",
     "xhci_pci",
 ];
 

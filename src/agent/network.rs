@@ -48,6 +48,8 @@ struct Candidate {
     link: Link,
     wish: Option<IpArgument>,
     carrier_at: Option<Instant>,
+    /// The kernel has opened the link's queue for good.
+    ready: bool,
     dhcp: Option<Dhcp>,
     /// We have raised it, so we may take it down again.
     raised: bool,
@@ -112,7 +114,8 @@ impl Search<'_> {
                 warn!("{error}");
                 return;
             }
-            let candidate = Candidate { link, wish, carrier_at: None, dhcp: None, raised };
+            let candidate =
+                Candidate { link, wish, carrier_at: None, ready: false, dhcp: None, raised };
             self.candidates.insert(index, candidate);
         }
         self.follow_carrier(index);
@@ -144,14 +147,21 @@ impl Search<'_> {
     fn follow_carrier(&mut self, index: u32) {
         let Some(candidate) = self.candidates.get_mut(&index) else { return };
         let now = Instant::now();
-        if !candidate.link.is_ready() {
-            candidate.carrier_at = None;
+        if !candidate.link.has_carrier() {
+            (candidate.carrier_at, candidate.ready) = (None, false);
             if let Some(dhcp) = &mut candidate.dhcp {
                 dhcp.client.handle_disconnected();
             }
             return;
         }
+        // The first DISCOVER goes out at once. On some drivers the kernel still drops it, and says
+        // so only by becoming ready later: then it is sent again, without waiting for a timer.
+        let becomes_ready = candidate.link.is_ready() && !candidate.ready;
+        candidate.ready |= becomes_ready;
         if candidate.carrier_at.is_some() {
+            if becomes_ready && let Some(dhcp) = &mut candidate.dhcp {
+                dhcp.client.repeat(now);
+            }
             return;
         }
         candidate.carrier_at = Some(now);

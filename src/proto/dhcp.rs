@@ -228,6 +228,23 @@ impl DhcpClient {
         Ok(())
     }
 
+    /// Sends the DISCOVER or REQUEST that waits for an answer once more: it may have been lost, as
+    /// the link became able to send only now. Its timer goes on as before.
+    pub fn repeat(&mut self, now: Instant) {
+        self.state = match self.take_state() {
+            State::Selecting(selecting) => {
+                self.discover(&selecting.search, &selecting.exchange, now);
+                State::Selecting(selecting)
+            }
+            State::Requesting(requesting) => {
+                let Requesting { search, exchange, offer } = &requesting;
+                self.request_offer(search, exchange, *offer, now);
+                State::Requesting(requesting)
+            }
+            state => state,
+        };
+    }
+
     /// A deadline passed; a spurious call is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.next_deadline().is_none_or(|deadline| now < deadline) {
@@ -646,6 +663,20 @@ mod tests {
             assert_eq!(message.broadcast, index >= 2);
             assert!(transmit.destination.is_broadcast() && transmit.source.is_unspecified());
         }
+    }
+
+    #[test]
+    fn a_message_that_may_be_lost_is_repeated_without_a_timer() {
+        let mut lab = Lab::new();
+        lab.connect();
+        let deadline = lab.client.next_deadline();
+        let first = lab.sent.last().unwrap().1.clone();
+        lab.client.repeat(lab.now);
+        assert_eq!(lab.client.poll_transmit(), Some(first));
+        assert_eq!(lab.client.next_deadline(), deadline);
+        let mut idle = Lab::new();
+        idle.client.repeat(idle.now);
+        assert_eq!(idle.client.poll_transmit(), None, "nothing waits for an answer");
     }
 
     #[test]

@@ -168,6 +168,12 @@ impl Link {
         self.flags & IFF_UP != 0
     }
 
+    /// The link is up and its driver reports carrier. Whether the kernel sends already is told by
+    /// [`Link::is_ready`], which can come up to a second later although frames pass at once.
+    pub fn has_carrier(&self) -> bool {
+        self.is_up() && self.flags & IFF_LOWER_UP != 0
+    }
+
     /// The link is up, has carrier, and the kernel has opened its queue: what is sent now goes out.
     /// The flag alone comes a moment earlier, and a frame sent in between is lost. Drivers that
     /// cannot tell stay in the state "unknown".
