@@ -253,6 +253,10 @@ mod tests {
         let third = sessions.enter(9).unwrap().unwrap();
         std::thread::scope(|scope| {
             let claim = scope.spawn(|| sessions.claim(&name(), &third, Duration::from_secs(10)));
+            // The claim has found the older session when it has told it to stop.
+            while !second.is_stopping() {
+                std::thread::yield_now();
+            }
             sessions.leave(&second);
             assert_eq!(claim.join().unwrap(), Ok(true));
         });
