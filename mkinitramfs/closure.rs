@@ -58,8 +58,8 @@ const MODEMS: [&str; 12] = [
 const BLOCK: [&str; 2] = ["ublk_drv", "nbd"];
 const FILE_SYSTEMS: [&str; 3] = ["ext4", "xfs", "btrfs"];
 /// Taken if the kernel has them as modules: buses on which network cards sit, the packet socket
-/// that DHCP needs, a source of randomness for virtual machines, keyboards for the rescue shell.
-const SUPPORT: [&str; 15] = [
+/// that DHCP needs, keyboards for the rescue shell.
+const SUPPORT: [&str; 14] = [
     "af_packet",
     "atkbd",
     "ehci_pci",
