@@ -369,7 +369,10 @@ impl Daemon {
             seconds => format!("disk {whom}: {error}; try {attempt}, again in {seconds} s"),
         };
         if self.device.is_some() {
-            warn!("{text}; I/O waits");
+            // An outage of an hour must not fill the kernel's log: 1st, 2nd, 4th, 8th … failure.
+            if attempt.is_power_of_two() {
+                warn!("{text}; I/O waits");
+            }
         } else if !self.report(|reporter| reporter.trouble(&text)) {
             warn!("{text}");
         }
