@@ -244,7 +244,7 @@ impl Network {
         let configuration = scratch.folder.join("dnsmasq.conf");
         let text = format!(
             "port=0\ninterface=tap0\ndhcp-range=192.168.77.50,192.168.77.99,1h\n\
-             dhcp-authoritative\nleasefile-ro\nlog-dhcp\nlog-facility=-\n{lines}\n"
+             no-ping\ndhcp-authoritative\nleasefile-ro\nlog-dhcp\nlog-facility=-\n{lines}\n"
         );
         fs::write(&configuration, text).expect("a test can write its folder");
         let log =
@@ -420,6 +420,17 @@ impl Machine {
                 Err(RecvTimeoutError::Disconnected) => {
                     self.give_up(&format!("the machine ended before {text:?}"))
                 }
+            }
+        }
+    }
+
+    /// The same for a line of the agent's log.
+    pub fn expect_agent(&mut self, text: &str) -> String {
+        loop {
+            let line = self.expect(text);
+            // And not the kernel's own copy of the command line.
+            if line.contains("] lunboot: ") {
+                return line;
             }
         }
     }
