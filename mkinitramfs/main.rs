@@ -31,53 +31,61 @@ use tree::ModuleTree;
 /// Builds an initramfs that boots a machine from an iSCSI LUN.
 #[derive(FromArgs)]
 struct Options {
-    /// the image; default lunboot-initramfs-VERSION.img
-    #[argh(option, short = 'o')]
+    /// the image to write (default: lunboot-initramfs-VERSION.img)
+    #[argh(option, short = 'o', arg_name = "image")]
     output: Option<PathBuf>,
 
-    /// kernel version, as in /lib/modules; default the running one
-    #[argh(option, short = 'k')]
+    /// kernel version, as in /lib/modules (default: the running one)
+    #[argh(option, short = 'k', arg_name = "version")]
     kernel: Option<String>,
 
-    /// tree to take modules and firmware from; default /
-    #[argh(option, default = "PathBuf::from(\"/\")")]
+    /// tree to take modules and firmware from (default: /)
+    #[argh(option, default = "PathBuf::from(\"/\")", arg_name = "directory")]
     root: PathBuf,
 
-    /// the static lunboot; default the one beside this program, else in PATH
-    #[argh(option)]
+    /// the static lunboot to put in (default: the one beside this program, else in PATH)
+    #[argh(option, arg_name = "file")]
     agent: Option<PathBuf>,
 
-    /// network drivers: most (every wired one, the default), or names with commas between
-    #[argh(option, default = "Drivers::Most", from_str_fn(parse_drivers))]
+    /// network drivers: names with commas between, or most (default: most, which is every wired one)
+    #[argh(option, default = "Drivers::Most", from_str_fn(parse_drivers), arg_name = "list")]
     drivers: Drivers,
 
-    /// root file systems, with commas between; default ext4,xfs,btrfs
-    #[argh(option)]
+    /// root file systems, with commas between (default: ext4,xfs,btrfs)
+    #[argh(option, arg_name = "list")]
     filesystems: Option<String>,
 
     /// another kernel module to put in; may be given more than once
-    #[argh(option)]
+    #[argh(option, arg_name = "name")]
     add_module: Vec<String>,
 
-    /// a static shell (such as busybox) for lunboot.shell
-    #[argh(option)]
+    /// a static shell, such as busybox, for lunboot.shell (default: none)
+    #[argh(option, arg_name = "file")]
     shell: Option<PathBuf>,
 
-    /// zstd (the default) or gzip
-    #[argh(option, default = "Compression::Zstd")]
+    /// zstd or gzip (default: zstd)
+    #[argh(option, default = "Compression::Zstd", arg_name = "format")]
     compress: Compression,
 
     /// say nothing but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
 
-    /// name every file and all missing firmware
+    /// name every file, with its length in bytes, and all missing firmware
     #[argh(switch, short = 'v')]
     verbose: bool,
+
+    /// print the version and exit
+    #[argh(switch)]
+    version: bool,
 }
 
 fn main() -> ExitCode {
     let options: Options = argh::from_env();
+    if options.version {
+        println!("lunboot-mkinitramfs {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

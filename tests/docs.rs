@@ -338,8 +338,8 @@ fn dnsmasq_grants_what_the_pages_promise() {
          ip addr add 192.0.2.1/24 dev server && ip link set server up && ip link set client up"
     ));
     let names: BTreeSet<String> = pages()
-        .iter()
-        .flat_map(|(_, text)| commands(text).collect::<Vec<_>>())
+        .values()
+        .flat_map(|text| commands(text).collect::<Vec<_>>())
         .filter(|line| line.starts_with("lunboot-target serve"))
         .filter_map(|line| line.split("--name ").nth(1)?.split(' ').next().map(str::to_owned))
         .collect();

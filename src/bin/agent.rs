@@ -26,8 +26,11 @@ const O_EXCL: i32 = 0o200;
 /// Attaches iSCSI disks, and boots machines from them.
 #[derive(FromArgs)]
 struct Arguments {
+    /// print the version and exit
+    #[argh(switch)]
+    version: bool,
     #[argh(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(FromArgs)]
@@ -50,24 +53,26 @@ struct Init {}
 #[derive(FromArgs)]
 #[argh(subcommand, name = "attach")]
 struct Attach {
-    /// take everything from the kernel command line, network included: for boot scripts
+    /// take everything from the kernel command line and bring up the network: for boot scripts
     #[argh(switch)]
     boot: bool,
     /// refuse writes
     #[argh(switch)]
     read_only: bool,
-    /// kernel device to make: auto (default), ublk or nbd
-    #[argh(option, default = "\"auto\".into()")]
+    /// kernel driver of the device: ublk, nbd or auto (default: auto, which is ublk, and nbd where
+    /// that does not work)
+    #[argh(option, default = "\"auto\".into()", arg_name = "driver")]
     block: String,
     /// our iSCSI name (default: made from this machine's hardware)
-    #[argh(option)]
+    #[argh(option, arg_name = "iqn")]
     initiator: Option<String>,
-    /// iscsi://HOST[:PORT]/TARGET/LUN, or a root path as in RFC 4173: iscsi:HOST::PORT:LUN:TARGET
+    /// iscsi://HOST[:PORT]/TARGET/LUN with a decimal LUN, or a root path as in RFC 4173 with a
+    /// hexadecimal one: iscsi:HOST::PORT:LUN:TARGET (default: port 3260, LUN 0)
     #[argh(positional)]
     uri: Option<String>,
 }
 
-/// let go of a block device that `attach` made
+/// let go of a block device that `attach` has made
 #[derive(FromArgs)]
 #[argh(subcommand, name = "detach")]
 struct Detach {
@@ -81,9 +86,9 @@ struct Detach {
 #[argh(subcommand, name = "discover")]
 struct Discover {
     /// our iSCSI name (default: made from this machine's hardware)
-    #[argh(option)]
+    #[argh(option, arg_name = "iqn")]
     initiator: Option<String>,
-    /// HOST, HOST:PORT or [IPV6]:PORT
+    /// HOST, HOST:PORT or [IPV6]:PORT (default: port 3260)
     #[argh(positional)]
     host: String,
 }
@@ -111,17 +116,25 @@ fn main() -> ExitCode {
     }
     let arguments: Arguments = argh::from_env();
     kmsg::install_standard_error(LevelFilter::Warn);
-    match arguments.command {
+    if arguments.version {
+        return print_version();
+    }
+    let Some(command) = arguments.command else {
+        return report(Err("nothing to do: name a command; --help lists them".into()));
+    };
+    match command {
         Command::Init(_) => report(Err("init only works as process 1 of an initramfs".into())),
         Command::Attach(attach) => report(run_attach(&attach)),
         Command::Detach(detach) => report(run_detach(&detach)),
         Command::Discover(discover) => report(run_discover(&discover)),
         Command::Status(_) => report(run_status()),
-        Command::Version(_) => {
-            println!("lunboot {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
+        Command::Version(_) => print_version(),
     }
+}
+
+fn print_version() -> ExitCode {
+    println!("lunboot {}", env!("CARGO_PKG_VERSION"));
+    ExitCode::SUCCESS
 }
 
 fn report(result: Result<(), String>) -> ExitCode {

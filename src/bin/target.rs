@@ -24,12 +24,12 @@ enum Command {
     Serve(Serve),
 }
 
-/// Serve files or block devices as LUN 0, 1, ... until SIGTERM or Ctrl-C.
+/// serve files or block devices as LUN 0, 1, ... until SIGTERM or Ctrl-C
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve")]
 struct Serve {
-    /// address and port to listen on, may be given several times (default: [::]:3260, which takes
-    /// IPv4 as well); port 0 takes a free one
+    /// address and port to listen on; may be given more than once; port 0 takes a free one
+    /// (default: [::]:3260, which takes IPv4 as well)
     #[argh(option, arg_name = "address:port")]
     listen: Vec<String>,
     /// iSCSI name of the target (default: made of host name and first file, always the same)
