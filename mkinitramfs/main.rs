@@ -47,7 +47,7 @@ struct Options {
     #[argh(option, arg_name = "file")]
     agent: Option<PathBuf>,
 
-    /// network drivers: most, which is every wired one, or names with commas between (default: most)
+    /// network drivers: most (every wired one) or names with commas between (default: most)
     #[argh(option, default = "Drivers::Most", from_str_fn(parse_drivers), arg_name = "list")]
     drivers: Drivers,
 
