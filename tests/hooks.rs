@@ -78,11 +78,20 @@ impl Scratch {
             }
         }
         self.file("script", &text);
-        Command::new("sh")
+        // An image without busybox has the few tools of klibc and what hooks put there.
+        let path = if script == SCRIPT { "" } else { ":/usr/bin:/bin" };
+        fs::create_dir_all(self.path("bin")).unwrap();
+        for tool in ["cat", "mkdir"] {
+            let link = self.path("bin").join(tool);
+            if !link.exists() {
+                std::os::unix::fs::symlink(Path::new("/bin").join(tool), link).unwrap();
+            }
+        }
+        Command::new("/bin/sh")
             .arg(self.path("script"))
             .env("DESTDIR", self.path("destination"))
             .env("CALLS", self.path("calls"))
-            .env("PATH", format!("{root}/bin:/usr/bin:/bin"))
+            .env("PATH", format!("{root}/bin{path}"))
             .envs(environment.iter().copied())
             .output()
             .unwrap()
