@@ -24,6 +24,8 @@ pub const TARGET_NAME: &str = "iqn.2026-11.example.lunboot:debian";
 pub const ROOT_UUID: &str = "6c756e62-6f6f-7400-8000-000000000001";
 /// Partition UUID of the root on a partitioned disk.
 pub const ROOT_PARTUUID: &str = "6c756e62-6f6f-7400-8000-0000000000a1";
+/// All of the kernel's lines, and no login prompt: it hangs up the terminal under the steps' own.
+pub const CONSOLE_WORDS: &str = "loglevel=7 systemd.mask=serial-getty@ttyS0.service";
 /// Longest wait for one event. A boot takes 20 s on a quiet machine; this is for one that is not.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -63,6 +65,11 @@ pub fn lab() -> &'static Lab {
 }
 
 impl Lab {
+    /// The kernel itself.
+    pub fn vmlinuz(&self, kernel: &str) -> PathBuf {
+        self.tree.join("boot").join(format!("vmlinuz-{kernel}"))
+    }
+
     /// An image by `lunboot-mkinitramfs` for a kernel of the root; made once.
     pub fn image(&self, kernel: &str) -> PathBuf {
         self.made_once(kernel, "ours", |path| {
@@ -160,6 +167,19 @@ impl Scratch {
         Scratch { folder }
     }
 
+    /// A path in the test's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Writes a file of the test, in a folder of its own if the name says so.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("it is in the test's folder")).expect("a folder");
+        fs::write(&path, text).expect("a test can write its folder");
+        path
+    }
+
     /// A file that a program of this test has written.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -220,7 +240,7 @@ pub struct Network {
 
 impl Network {
     /// The host's end of the tap.
-    pub const HOST: &str = "192.168.77.1";
+    pub const HOST: &str = "192.0.2.1";
     /// The tap's name inside the namespace.
     const TAP: &str = "tap0";
 
@@ -234,24 +254,19 @@ impl Network {
         ip("netns add NS");
         ip("-n NS link set lo up");
         ip("-n NS tuntap add tap0 mode tap");
-        ip("-n NS addr add 192.168.77.1/24 dev tap0");
+        ip("-n NS addr add 192.0.2.1/24 dev tap0");
         ip("-n NS link set tap0 up");
         network
     }
 
-    /// Starts dnsmasq with further lines of configuration.
-    pub fn serve_dhcp(&mut self, scratch: &Scratch, lines: &str) {
-        let configuration = scratch.folder.join("dnsmasq.conf");
-        let text = format!(
-            "port=0\ninterface=tap0\ndhcp-range=192.168.77.50,192.168.77.99,1h\n\
-             no-ping\ndhcp-authoritative\nleasefile-ro\nlog-dhcp\nlog-facility=-\n{lines}\n"
-        );
-        fs::write(&configuration, text).expect("a test can write its folder");
-        let log =
-            File::create(scratch.folder.join("dnsmasq.log")).expect("a test can write its folder");
+    /// Starts dnsmasq with a configuration; where it listens and what it writes is added.
+    pub fn serve_dhcp(&mut self, scratch: &Scratch, configuration: &str) {
+        let path = scratch.write("dnsmasq.conf", configuration);
+        let log = File::create(scratch.path("dnsmasq.log")).expect("a test can write its folder");
         let mut command = mortal_in(Some(self), Path::new("dnsmasq"));
         // dnsmasq takes the values of these only behind an equals sign.
-        command.arg("--keep-in-foreground").arg(format!("--conf-file={}", configuration.display()));
+        command.arg("--keep-in-foreground").arg(format!("--conf-file={}", path.display()));
+        command.args(["--interface=tap0", "--leasefile-ro", "--log-dhcp", "--log-facility=-"]);
         command.args(["--user=root", "--pid-file="]).stdin(Stdio::null()).stderr(log);
         self.dhcp = Some(command.spawn().expect("dnsmasq is installed"));
     }
@@ -359,8 +374,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts a machine without a disk: a kernel of the root, an image, further words for the
-    /// command line.
+    /// Starts a machine without a disk: a kernel of the root, an image, words for the command line.
     pub fn boot(
         scratch: &Scratch,
         network: Option<&Network>,
@@ -369,20 +383,27 @@ impl Machine {
         words: &str,
     ) -> Machine {
         let mut command = mortal_in(network, &recipe("machine"));
-        command.arg("--kernel").arg(lab().tree.join("boot").join(format!("vmlinuz-{kernel}")));
-        command.arg("--initrd").arg(image);
-        // No login prompt: it hangs up the terminal under the steps' own lines.
-        command
-            .arg("--append")
-            .arg(format!("loglevel=7 systemd.mask=serial-getty@ttyS0.service {words}"));
+        command.arg("--kernel").arg(lab().vmlinuz(kernel)).arg("--initrd").arg(image);
+        command.arg("--append").arg(format!("{CONSOLE_WORDS} {words}"));
         match network {
             Some(_) => command.args(["--net", &format!("tap={}", Network::TAP)]),
             None => command.args(["--net", "user"]),
         };
+        Machine::start(scratch, &mut command)
+    }
+
+    /// Starts a machine without a disk and without a kernel: its firmware asks the network.
+    pub fn boot_from_firmware(scratch: &Scratch, network: &Network) -> Machine {
+        let mut command = mortal_in(Some(network), &recipe("machine"));
+        command.args(["--firmware", "--net", &format!("tap={}", Network::TAP)]);
+        Machine::start(scratch, &mut command)
+    }
+
+    fn start(scratch: &Scratch, command: &mut Command) -> Machine {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("QEMU starts");
         let console = child.stdout.take().expect("piped");
-        let log = scratch.folder.join("console.log");
+        let log = scratch.path("console.log");
         let (sender, lines) = channel();
         let mut copy = File::create(&log).expect("a test can write its folder");
         thread::spawn(move || {

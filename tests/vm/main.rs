@@ -12,7 +12,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lab::{Machine, Network, ROOT_PARTUUID, ROOT_UUID, Scratch, TARGET_NAME, Target, lab};
+use lab::{
+    CONSOLE_WORDS, Machine, Network, ROOT_PARTUUID, ROOT_UUID, Scratch, TARGET_NAME, Target, lab,
+};
 
 /// Where the guests find the host's loopback on QEMU's user network.
 const USER_NETWORK_HOST: &str = "10.0.2.2";
@@ -122,15 +124,66 @@ fn our_image_is_small() {
     assert!(ours * 3 <= theirs, "ours has {ours} bytes, open-iscsi's {theirs}");
 }
 
-/// The rack in its simplest form: the command line names no target, the DHCP server's option 17
-/// does. The root is a partition, named by its PARTUUID.
+/// The rack in its simplest form, word for word as in the README: its dnsmasq lines, its PXELINUX
+/// menu. The firmware loads kernel and image; the command line names no target, option 17 does.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn the_rack_of_the_readme_boots() {
+    let name = "iqn.2026-11.example:node7";
+    let scratch = Scratch::new("rack");
+    let mut network = Network::new("rack");
+    let kernel = &lab().new_kernel;
+    let menu = readme_block("pxelinux");
+    let root = "root=LABEL=node7-root rw";
+    assert!(menu.contains(root), "{menu}");
+    let words =
+        format!("root=LABEL=lunboot-root rw console=ttyS0 panic=-1 {CONSOLE_WORDS} vmtest=root");
+    scratch.write("tftp/pxelinux.cfg/default", &menu.replace(root, &words));
+    for (source, name) in [
+        (lab().vmlinuz(kernel), "vmlinuz"),
+        (lab().image(kernel), "lunboot.img"),
+        ("/usr/lib/PXELINUX/pxelinux.0".into(), "pxelinux.0"),
+        ("/usr/lib/syslinux/modules/bios/ldlinux.c32".into(), "ldlinux.c32"),
+    ] {
+        let copied = fs::copy(&source, scratch.path("tftp").join(name));
+        copied.unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+    }
+    let folder = scratch.path("tftp").display().to_string();
+    let configuration = readme_block("dnsmasq").replace("/srv/tftp", &folder);
+    assert!(configuration.contains(name) && configuration.contains(&folder), "{configuration}");
+    network.serve_dhcp(&scratch, &configuration);
+    let mut target = Target::new(&scratch, Some(&network), scratch.disk());
+    target.start(name);
+    let machine = Machine::boot_from_firmware(&scratch, &network);
+    let (machine, _) = machine.finish();
+    check_root(&machine, "/dev/ublkb0");
+    target.stop();
+    scratch.check_disk(0);
+}
+
+/// The first code block of a language in the README.
+fn readme_block(language: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let fence = format!("```{language}\n");
+    let start = readme.find(&fence).unwrap_or_else(|| panic!("no {fence} in the README"));
+    let block = &readme[start + fence.len()..];
+    block[..block.find("```").expect("a block ends")].to_owned()
+}
+
+/// The command line names no target, the DHCP server's option 17 does. The root is a partition,
+/// named by its PARTUUID.
 #[test]
 #[ignore = "boots a virtual machine"]
 fn the_dhcp_root_path_names_the_target() {
     let scratch = Scratch::new("root-path");
     let mut network = Network::new("root-path");
     let path = root_path(Network::HOST, 3260, TARGET_NAME);
-    network.serve_dhcp(&scratch, &format!("dhcp-option=option:root-path,{path}"));
+    // Without no-ping the first answer comes after a ping of three seconds.
+    let configuration = format!(
+        "port=0\nno-ping\ndhcp-range=192.0.2.50,192.0.2.99,1h\n\
+         dhcp-option=option:root-path,{path}\n"
+    );
+    network.serve_dhcp(&scratch, &configuration);
     let mut target = Target::new(&scratch, Some(&network), scratch.partitioned_disk());
     target.start(TARGET_NAME);
     let words = format!("ip=dhcp root=PARTUUID={ROOT_PARTUUID} rw vmtest=root");
@@ -139,9 +192,9 @@ fn the_dhcp_root_path_names_the_target() {
     let machine = Machine::boot(&scratch, Some(&network), kernel, &image, &words);
     let (machine, _) = machine.finish();
     check_root(&machine, "/dev/ublkb0p1");
-    assert!(machine.fact("root", "address").contains("192.168.77."));
-    // Sent when the link was up: the first one did it, and nothing waited for a timer. (The kernel may
-    // say later that the link was not quite ready; then it is sent once more.)
+    assert!(machine.fact("root", "address").contains("192.0.2."));
+    // Sent when the link was up: the first one did it, and nothing waited for a timer. (The kernel
+    // may say later that the link was not quite ready; then it is sent once more.)
     let discovers = scratch.read("dnsmasq.log").matches("DHCPDISCOVER(").count();
     assert!((1..=2).contains(&discovers), "DISCOVER arrived {discovers} times");
     target.stop();
@@ -158,17 +211,17 @@ fn a_machine_with_a_static_address_waits_for_its_target() {
     let mut target = Target::new(&scratch, Some(&network), scratch.partitioned_disk());
     let path = root_path(Network::HOST, target.port, TARGET_NAME);
     let words = format!(
-        "lunboot={path} ip=192.168.77.20::192.168.77.1:255.255.255.0:diskless::off \
+        "lunboot={path} ip=192.0.2.20::192.0.2.1:255.255.255.0:diskless::off \
          root=UUID={ROOT_UUID} rw vmtest=root"
     );
     let kernel = &lab().old_kernel;
     let image = lab().image(kernel);
     let mut machine = Machine::boot(&scratch, Some(&network), kernel, &image, &words);
-    machine.expect_agent("connect to 192.168.77.1:3260: Connection refused");
+    machine.expect_agent("connect to 192.0.2.1:3260: Connection refused");
     target.start(TARGET_NAME);
     let (machine, _) = machine.finish();
     check_root(&machine, "/dev/nbd0p1");
-    assert!(machine.fact("root", "address").contains("192.168.77.20/24"));
+    assert!(machine.fact("root", "address").contains("192.0.2.20/24"));
     target.stop();
     scratch.check_disk(1 << 20);
 }
