@@ -124,11 +124,13 @@ impl From<Sense> for Outcome {
 }
 
 impl LogicalUnit {
-    /// A disk made of a store. Target name and LUN number decide its serial number and identifiers.
+    /// A disk made of a store. The name of the target and `disk_name`, which tells it from every
+    /// other disk of that target, decide its serial number and identifiers. Whoever comes back
+    /// knows by them whether this is still the same disk: a LUN number alone would not do.
     pub fn new(
         store: Arc<dyn Store>,
         target_name: &str,
-        lun_number: u16,
+        disk_name: &[u8],
         options: Options,
     ) -> Result<LogicalUnit, Unfit> {
         let (logical, physical) = (options.logical_block_bytes, options.physical_block_bytes);
@@ -141,7 +143,7 @@ impl LogicalUnit {
             return Err(Unfit::Size { size_bytes, block_bytes: logical });
         }
         Ok(LogicalUnit {
-            identity: Identity::new(target_name, lun_number),
+            identity: Identity::new(target_name, disk_name),
             block_bytes: logical,
             physical_exponent: exponent as u8,
             blocks: size_bytes / u64::from(logical),
@@ -649,9 +651,9 @@ fn write_failed(error: io::Error) -> Sense {
 }
 
 impl Identity {
-    fn new(target_name: &str, lun_number: u16) -> Identity {
-        let lun_bytes = lun_number.to_be_bytes();
-        let hash = stable_hash(target_name.bytes().chain([0]).chain(lun_bytes));
+    fn new(target_name: &str, disk_name: &[u8]) -> Identity {
+        let disk_name = disk_name.iter().copied();
+        let hash = stable_hash(target_name.bytes().chain([0]).chain(disk_name));
         Identity { target_name: target_name.to_owned(), hash }
     }
 
@@ -728,7 +730,7 @@ mod tests {
     /// The unit and its store, which tests look into.
     fn unit_with(options: Options) -> (LogicalUnit, Arc<MemoryStore>) {
         let store = Arc::new(MemoryStore::with_volatile_cache(BLOCKS * 512));
-        let unit = LogicalUnit::new(store.clone(), NAME, 0, options).unwrap();
+        let unit = LogicalUnit::new(store.clone(), NAME, b"disk", options).unwrap();
         (unit, store)
     }
 
@@ -829,7 +831,7 @@ mod tests {
     #[test]
     fn transfers_that_are_too_long_point_at_their_length() {
         let store = Arc::new(MemoryStore::new(u64::from(TRANSFER_BYTES_MAX) + 512));
-        let unit = LogicalUnit::new(store, NAME, 0, Options::default()).unwrap();
+        let unit = LogicalUnit::new(store, NAME, b"disk", Options::default()).unwrap();
         let most = TRANSFER_BYTES_MAX / 512;
         assert!(matches!(unit.execute(&read(0, most), &[]), Outcome::Read(_)));
         let sense = sense(unit.execute(&read(0, most + 1), &[]));
@@ -973,14 +975,22 @@ mod tests {
     #[test]
     fn identifiers_never_change_and_differ_between_units() {
         let store = || Arc::new(MemoryStore::new(512));
-        let new = |name, lun| LogicalUnit::new(store(), name, lun, Options::default()).unwrap();
+        let new =
+            |name, disk: &[u8]| LogicalUnit::new(store(), name, disk, Options::default()).unwrap();
         let cdb = Cdb::Inquiry { evpd: true, page: 0x80, allocation: 255 }.emit();
-        // FNV-1a of the name, a zero and the LUN, computed by hand once.
-        assert_eq!(data(new("a", 0).execute(&cdb, &[]))[4..], *b"ac804b820e4fe984");
-        assert_ne!(data(new("a", 1).execute(&cdb, &[])), data(new("a", 0).execute(&cdb, &[])));
-        assert_ne!(data(new("b", 0).execute(&cdb, &[])), data(new("a", 0).execute(&cdb, &[])));
+        // FNV-1a of both names and a zero between them, computed by hand once.
+        assert_eq!(data(new("a", &[0, 0]).execute(&cdb, &[]))[4..], *b"ac804b820e4fe984");
+        assert_ne!(
+            data(new("a", &[0, 1]).execute(&cdb, &[])),
+            data(new("a", &[0, 0]).execute(&cdb, &[]))
+        );
+        assert_ne!(
+            data(new("b", &[0, 0]).execute(&cdb, &[])),
+            data(new("a", &[0, 0]).execute(&cdb, &[]))
+        );
         let cdb = Cdb::Inquiry { evpd: true, page: 0x83, allocation: 1024 }.emit();
-        let names = parse_device_identification(&data(new(NAME, 0).execute(&cdb, &[]))).unwrap();
+        let names =
+            parse_device_identification(&data(new(NAME, b"disk").execute(&cdb, &[]))).unwrap();
         assert_eq!(names.len(), 5);
         assert_eq!((names[0].kind, names[0].value[0] >> 4), (DesignatorKind::Naa, 3));
         assert!(names[3].value.starts_with(b"iqn.2026-11.io.lunboot:test,t,0x0001\0"));
@@ -1005,7 +1015,7 @@ mod tests {
         let new = |size, logical_block_bytes, physical_block_bytes| {
             let options = Options { logical_block_bytes, physical_block_bytes, read_only: false };
             let store = Arc::new(MemoryStore::new(size));
-            LogicalUnit::new(store, NAME, 0, options).map(|_| ())
+            LogicalUnit::new(store, NAME, b"disk", options).map(|_| ())
         };
         assert_eq!(new(4096, 4096, 4096), Ok(()));
         let error = new(1000, 512, 4096).unwrap_err();

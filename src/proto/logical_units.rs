@@ -152,9 +152,10 @@ mod tests {
     use std::sync::Arc;
 
     fn units(count: u16) -> LogicalUnits {
-        let unit = |number| {
+        let unit = |number: u16| {
             let store = Arc::new(MemoryStore::new(4096));
-            LogicalUnit::new(store, "iqn.2026-11.io.lunboot:test", number, Options::default())
+            let (name, disk) = ("iqn.2026-11.io.lunboot:test", number.to_be_bytes());
+            LogicalUnit::new(store, name, &disk, Options::default())
         };
         LogicalUnits::new((0..count).map(|number| unit(number).unwrap()).collect())
     }

@@ -63,9 +63,9 @@ impl Setup {
             ..Options::default()
         };
         let mut units = Vec::new();
-        for (number, path) in self.files.iter().enumerate() {
+        for path in &self.files {
             let store = FileStore::open(path, self.read_only).map_err(SetupError::Open)?;
-            let unit = LogicalUnit::new(Arc::new(store), &name, number as u16, options);
+            let unit = LogicalUnit::new(Arc::new(store), &name, &disk_name(path), options);
             units.push(unit.map_err(|unfit| SetupError::Unfit(path.clone(), unfit))?);
         }
         Ok(TargetConfig {
@@ -155,6 +155,14 @@ fn default_name(file: &Path) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     format!("iqn.2026-11.io.lunboot:{}-{}-{hash:08x}", name_part(&host), name_part(&stem))
+}
+
+/// What tells a disk from the others of this machine: its path as it was given, made absolute. A
+/// link is not followed, for it may be there to give a device a name that lasts. A file that is
+/// served under another LUN stays the same disk; another file under the same LUN is another one.
+fn disk_name(path: &Path) -> Vec<u8> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.into_os_string().into_encoded_bytes()
 }
 
 /// What an iSCSI name may hold of a text (RFC 3722): lower case letters, digits, `-` and `.`.

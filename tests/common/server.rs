@@ -117,7 +117,7 @@ impl Server {
             physical_block_bytes: 4096,
             read_only: settings.read_only,
         };
-        let unit = LogicalUnit::new(store.clone(), NAME, 0, options).expect("a sane disk");
+        let unit = LogicalUnit::new(store.clone(), NAME, b"disk", options).expect("a sane disk");
         let config = TargetConfig {
             name: NAME.into(),
             portal_group: 1,

@@ -43,7 +43,7 @@ fn offer() -> Offer {
 impl Client {
     fn new() -> Client {
         let store = Arc::new(MemoryStore::with_volatile_cache(DISK_BYTES));
-        let unit = LogicalUnit::new(store.clone(), NAME, 0, Options::default()).unwrap();
+        let unit = LogicalUnit::new(store.clone(), NAME, b"disk", Options::default()).unwrap();
         let config = TargetConfig {
             name: NAME.to_owned(),
             portal_group: 1,
