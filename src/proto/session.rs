@@ -357,7 +357,9 @@ impl Session {
         }
         let retry = &self.config.retry;
         let max = if self.disk.is_some() { retry.max_live } else { retry.max };
-        let doublings = self.attempts.min(16);
+        // The attempt at once, after the connection had worked, does not count.
+        let failures = self.attempts - u32::from(self.away_since.is_some());
+        let doublings = failures.min(16);
         retry.first.saturating_mul(1 << doublings).min(max)
     }
 
