@@ -26,7 +26,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 /// Runs `body` inside a kernel of its own. Outside, runs the test `name` again there, and skips it
 /// with a printed reason if that is not possible on this machine.
 pub fn inside(name: &str, body: impl FnOnce()) {
+    inside_with(name, "384M", body);
+}
+
+/// The same with so much memory (`1G`).
+pub fn inside_with(name: &str, memory: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
+        thread::spawn(watch_the_time);
         return body();
     }
     let script = std::env::var_os("LUNBOOT_UML_RUN")
@@ -34,13 +40,10 @@ pub fn inside(name: &str, body: impl FnOnce()) {
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/lab/uml-run"));
     if !script.exists() {
         let reason = format!("{name}: no kernel to test in: {} does not exist", script.display());
-        assert!(std::env::var_os("CI").is_none(), "{reason}");
-        // Not by the macro, whose words are swallowed when a test passes.
-        io::stderr().write_all(format!("skipped {reason}\n").as_bytes()).unwrap();
-        return;
+        return skip(&reason);
     }
     let output = Command::new(&script)
-        .args(["-m", "384M", "env", &format!("{INSIDE}=1"), "RUST_BACKTRACE=1"])
+        .args(["-m", memory, "env", &format!("{INSIDE}=1"), "RUST_BACKTRACE=1"])
         .arg(std::env::current_exe().expect("the path of this test"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .output()
@@ -55,7 +58,26 @@ pub fn inside(name: &str, body: impl FnOnce()) {
     );
 }
 
+/// Says why a test cannot run here; in CI it must.
+pub fn skip(reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{reason}");
+    // Not by the macro, whose words are swallowed when a test passes.
+    io::stderr().write_all(format!("\nskipped: {reason}\n").as_bytes()).unwrap();
+}
+
 const INSIDE: &str = "LUNBOOT_TEST_IS_INSIDE";
+
+/// How long a test may take in its kernel.
+const INSIDE_MAX: Duration = Duration::from_secs(240);
+
+/// Ends the kernel when a test hangs: nobody outside can, a request that waits for ever cannot be
+/// killed, and a kernel that was left alone would run on.
+fn watch_the_time() {
+    thread::sleep(INSIDE_MAX);
+    println!("no end after {} s; what runs, and where it waits:", INSIDE_MAX.as_secs());
+    let _ = Command::new("ps").args(["-eTo", "pid,stat,wchan:20,args"]).status();
+    fs::write("/proc/sysrq-trigger", "o").unwrap();
+}
 
 /// A disk of 64 MiB with everything on it.
 pub fn geometry(logical_block_bytes: u32) -> Geometry {

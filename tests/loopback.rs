@@ -1,0 +1,378 @@
+//! The two real programs over 127.0.0.1, in a real kernel: what a person sees, and what must hold
+//! while targets come and go.
+
+mod kernel;
+mod programs;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kernel::{Aligned, O_DIRECT, Random, inside_with, wait_until};
+use programs::{
+    Attached, LUNBOOT, Load, NAME, Target, daemons, file_system_works, lunboot, no_io_error, open,
+    random_file, refused, run, sparse, try_run, used_kib,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+const MIB: u64 = 1 << 20;
+
+fn inside(name: &str, body: impl FnOnce()) {
+    inside_with(name, "768M", body);
+}
+
+#[test]
+fn a_disk_over_ublk() {
+    inside("a_disk_over_ublk", || a_disk("ublk", "512"));
+}
+
+#[test]
+fn a_disk_over_ublk_with_blocks_of_4096() {
+    inside("a_disk_over_ublk_with_blocks_of_4096", || a_disk("ublk", "4096"));
+}
+
+#[test]
+fn a_disk_over_nbd() {
+    inside("a_disk_over_nbd", || a_disk("nbd", "512"));
+}
+
+#[test]
+fn a_disk_over_nbd_with_blocks_of_4096() {
+    inside("a_disk_over_nbd_with_blocks_of_4096", || a_disk("nbd", "4096"));
+}
+
+/// Found, attached, written, read, formatted, filled, let go.
+fn a_disk(driver: &str, block_bytes: &str) {
+    let file = random_file("disk", 64, 1);
+    let target = Target::start(&["--block-size", block_bytes], &[&file]);
+    assert_eq!(lunboot(&["discover", &target.address]), format!("{NAME} {},1", target.address));
+
+    let disk = Attached::new(&target, 0, &["--block", driver]);
+    assert!(disk.text().contains(driver), "{disk:?}", disk = disk.path);
+    assert_eq!(run("blockdev", &["--getsize64", disk.text()]), (64 * MIB).to_string());
+    assert_eq!(disk.sysfs("queue/logical_block_size"), block_bytes);
+    // NBD cannot tell the kernel of larger physical blocks.
+    let physical = if driver == "nbd" { block_bytes } else { "4096" };
+    assert_eq!(disk.sysfs("queue/physical_block_size"), physical);
+    assert_eq!(disk.sysfs("ro"), "0");
+    assert_eq!(disk.status("state"), "logged in");
+    assert_eq!(disk.status("target"), NAME);
+
+    run("cmp", &[disk.text(), file.to_str().unwrap()]);
+    for (at, flags) in [(0, 0), (32 * MIB, O_DIRECT)] {
+        let mut data = Aligned::new(24 << 20);
+        Random(at + 7).fill(data.get());
+        let device = open(&disk.path, flags);
+        device.write_all_at(data.get(), at).unwrap();
+        device.sync_all().unwrap();
+        let mut back = vec![0; data.get().len()];
+        open(&file, 0).read_exact_at(&mut back, at).unwrap();
+        assert!(back == data.get(), "the file does not hold what was written at {at}");
+    }
+    run("cmp", &[disk.text(), file.to_str().unwrap()]);
+    file_system_works(disk.text());
+    disk.detach();
+    run("e2fsck", &["-f", "-n", file.to_str().unwrap()]);
+    target.stop();
+    no_io_error();
+}
+
+#[test]
+fn nothing_is_written_to_a_read_only_disk() {
+    inside("nothing_is_written_to_a_read_only_disk", || {
+        let file = random_file("disk", 8, 2);
+        let before = fs::read(&file).unwrap();
+        for (at_target, at_disk) in [(true, false), (false, true)] {
+            let options: &[&str] = if at_target { &["--read-only"] } else { &[] };
+            let target = Target::start(options, &[&file]);
+            for driver in ["ublk", "nbd"] {
+                let mut options = vec!["--block", driver];
+                options.extend(at_disk.then_some("--read-only"));
+                let disk = Attached::new(&target, 0, &options);
+                assert_eq!(disk.sysfs("ro"), "1");
+                run("cmp", &[disk.text(), file.to_str().unwrap()]);
+                let words = format!("of={}", disk.text());
+                let said = try_run("dd", &["if=/dev/zero", &words, "bs=4096", "oflag=direct"]);
+                assert!(!said.ok, "{said:?}");
+                disk.detach();
+            }
+            target.stop();
+        }
+        assert!(fs::read(&file).unwrap() == before);
+    });
+}
+
+#[test]
+fn discarded_space_is_free() {
+    inside("discarded_space_is_free", || {
+        for driver in ["ublk", "nbd"] {
+            let file = random_file("disk", 32, 3);
+            let target = Target::start(&[], &[&file]);
+            let disk = Attached::new(&target, 0, &["--block", driver]);
+            assert_eq!(used_kib(&file), 32 << 10);
+            run("blkdiscard", &["--offset", "4M", "--length", "16M", disk.text()]);
+            assert_eq!(used_kib(&file), 16 << 10, "{driver}");
+            run("blkdiscard", &["--zeroout", "--offset", "24M", "--length", "4M", disk.text()]);
+            run("cmp", &[disk.text(), file.to_str().unwrap()]);
+            let bytes = fs::read(&file).unwrap();
+            for (mib, is_zero) in [(0, false), (4, true), (19, true), (20, false), (24, true)] {
+                let mib = &bytes[mib << 20..(mib + 1) << 20];
+                assert_eq!(mib.iter().all(|byte| *byte == 0), is_zero, "{driver}");
+            }
+            disk.detach();
+            target.stop();
+        }
+    });
+}
+
+/// The served disk counts the flushes that reach it.
+#[test]
+fn a_flush_reaches_the_disk_behind_the_target() {
+    inside("a_flush_reaches_the_disk_behind_the_target", || {
+        let file = sparse("disk", 16);
+        let behind = run("losetup", &["--find", "--show", file.to_str().unwrap()]);
+        let stat = format!("/sys/block/{}/stat", behind.trim_start_matches("/dev/"));
+        // Field 16 of a block device's `stat`: completed flushes.
+        let flushes = || -> u64 {
+            let text = fs::read_to_string(&stat).unwrap();
+            text.split_whitespace().nth(15).unwrap().parse().unwrap()
+        };
+        let target = Target::start(&[], &[Path::new(&behind)]);
+        for driver in ["ublk", "nbd"] {
+            let disk = Attached::new(&target, 0, &["--block", driver]);
+            assert_eq!(disk.sysfs("queue/write_cache"), "write back");
+            let device = open(&disk.path, 0);
+            let before = flushes();
+            device.write_all_at(&[7; 4096], 8192).unwrap();
+            device.sync_all().unwrap();
+            assert!(flushes() > before, "{driver}: {before}");
+            let mut back = [0; 4096];
+            open(&file, 0).read_exact_at(&mut back, 8192).unwrap();
+            assert_eq!(back, [7; 4096]);
+            let before = flushes();
+            let mut data = Aligned::new(4096);
+            open(&disk.path, O_DIRECT | kernel::O_DSYNC).write_all_at(data.get(), 0).unwrap();
+            assert!(flushes() > before, "{driver}: FUA, {before}");
+            drop(device);
+            disk.detach();
+        }
+        target.stop();
+    });
+}
+
+#[test]
+fn the_target_is_killed_under_load_over_ublk() {
+    inside("the_target_is_killed_under_load_over_ublk", || killed_under_load("ublk"));
+}
+
+#[test]
+fn the_target_is_killed_under_load_over_nbd() {
+    inside("the_target_is_killed_under_load_over_nbd", || killed_under_load("nbd"));
+}
+
+fn killed_under_load(driver: &str) {
+    let file = sparse("disk", 64);
+    let mut target = Target::start(&[], &[&file]);
+    let disk = Attached::new(&target, 0, &["--block", driver]);
+    let load = Load::new(&disk);
+    load.goes_on();
+    target.kill();
+    wait_until("the loss to be seen", || disk.status("state") == "waiting for the target");
+    // Several attempts must fail before there is somebody again.
+    let down = Instant::now();
+    wait_until("time to pass", || down.elapsed() > Duration::from_secs(6));
+    target.start_again();
+    wait_until("the disk to be back", || disk.status("state") == "logged in");
+    load.goes_on();
+    for _ in 0..20 {
+        target.kill();
+        target.start_again();
+        load.goes_on();
+    }
+    load.end();
+    assert!(disk.status("reconnects").parse::<u32>().unwrap() >= 21);
+    file_system_works(disk.text());
+    disk.detach();
+    target.stop();
+}
+
+/// A target that says nothing any more, and does not even refuse, is found out and waited for.
+#[test]
+fn the_target_is_silent_for_a_while() {
+    inside("the_target_is_silent_for_a_while", || {
+        let file = sparse("disk", 64);
+        let target = Target::start(&[], &[&file]);
+        let disk = Attached::new(&target, 0, &["--block", "ublk"]);
+        let load = Load::new(&disk);
+        load.goes_on();
+        target.signal(Signal::STOP);
+        wait_until("the silence to be noticed", || {
+            disk.status("state") == "waiting for the target"
+        });
+        target.signal(Signal::CONT);
+        wait_until("the disk to be back", || disk.status("state") == "logged in");
+        load.goes_on();
+        load.end();
+        disk.detach();
+        target.stop();
+    });
+}
+
+/// Starts `lunboot attach` and returns it when it has said its first line.
+fn waiting_attach(uri: &str) -> (Child, String) {
+    let mut child = Command::new(LUNBOOT)
+        .args(["attach", uri])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    (child, line)
+}
+
+#[test]
+fn what_is_wrong_is_said_and_ctrl_c_leaves_nothing() {
+    inside("what_is_wrong_is_said_and_ctrl_c_leaves_nothing", || {
+        let file = sparse("disk", 8);
+        let target = Target::start(&[], &[&file]);
+        let address = &target.address;
+        let uris = [
+            (
+                target.uri(5),
+                format!(
+                    "disk {NAME} at {address}: the target has no LUN 5: check the LUN in the root \
+                     path, and whether it is meant in hexadecimal; try 1, again in 1 s"
+                ),
+            ),
+            (
+                format!("iscsi://{address}/iqn.2026-11.example:other/0"),
+                format!(
+                    "disk iqn.2026-11.example:other at {address}: login refused: no target of that \
+                     name: compare it with what `lunboot discover` lists (0x0203); try 1, again in \
+                     1 s"
+                ),
+            ),
+            (
+                // Port 1 of this machine: nobody listens.
+                format!("iscsi://127.0.0.1:1/{NAME}/0"),
+                format!(
+                    "disk {NAME} at 127.0.0.1:1: connect to 127.0.0.1:1: Connection refused (os \
+                     error 111): the host is there, but nothing listens on that port; try 1, again \
+                     in 1 s"
+                ),
+            ),
+        ];
+        for (uri, message) in uris {
+            let (mut child, line) = waiting_attach(&uri);
+            assert_eq!(line, format!("lunboot: warning: {message}\n"));
+            assert_eq!(daemons(), 1);
+            kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+            assert!(!child.wait().unwrap().success());
+            wait_until("the end of the daemon", || daemons() == 0);
+            assert!(!Path::new("/dev/ublkc0").exists());
+            let mut path = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut path).unwrap();
+            assert_eq!(path, "");
+        }
+        target.stop();
+    });
+}
+
+/// A person may come before the target does.
+#[test]
+fn attach_waits_for_the_target() {
+    inside("attach_waits_for_the_target", || {
+        let file = random_file("disk", 8, 4);
+        let mut target = Target::start(&[], &[&file]);
+        target.kill();
+        let (mut child, line) = waiting_attach(&target.uri(0));
+        assert!(line.contains("try 1, again in 1 s"), "{line}");
+        target.start_again();
+        assert!(child.wait().unwrap().success());
+        let mut path = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut path).unwrap();
+        let disk = Attached { path: path.trim_end().into() };
+        run("cmp", &[disk.text(), file.to_str().unwrap()]);
+        disk.detach();
+        target.stop();
+    });
+}
+
+#[test]
+fn a_disk_in_use_is_not_detached_and_none_is_attached_twice() {
+    inside("a_disk_in_use_is_not_detached_and_none_is_attached_twice", || {
+        let files = [sparse("one", 32), random_file("two", 16, 5)];
+        let target = Target::start(&[], &[&files[0], &files[1]]);
+        for driver in ["ublk", "nbd"] {
+            let one = Attached::new(&target, 0, &["--block", driver]);
+            let two = Attached::new(&target, 1, &["--block", driver]);
+            assert_ne!(one.path, two.path);
+            run("cmp", &[two.text(), files[1].to_str().unwrap()]);
+            let text = refused(&["attach", &target.uri(0)]);
+            let path = one.text();
+            assert_eq!(
+                text,
+                format!("lunboot: error: attach: {NAME} is attached already, as {path}")
+            );
+
+            file_system_works(path);
+            run("mount", &[path, "/run/mnt"]);
+            assert_eq!(
+                refused(&["detach", path]),
+                format!("lunboot: error: detach: {path} is in use: unmount what is on it first")
+            );
+            fs::write("/run/mnt/still", "here").unwrap();
+            run("umount", &["/run/mnt"]);
+            run("e2fsck", &["-f", "-n", path]);
+
+            lunboot(&["detach", path]);
+            assert_eq!(daemons(), 1);
+            run("cmp", &[two.text(), files[1].to_str().unwrap()]);
+            two.detach();
+            let text = refused(&["detach", path]);
+            assert_eq!(
+                text,
+                format!(
+                    "lunboot: error: detach: {path} is no disk of ours: `lunboot status` lists them"
+                )
+            );
+        }
+        target.stop();
+    });
+}
+
+/// Somebody serves another disk under the same name: it must not get a single byte.
+#[test]
+fn another_disk_under_the_same_name_is_left_alone() {
+    inside("another_disk_under_the_same_name_is_left_alone", || {
+        let (file, other) = (random_file("disk", 16, 6), random_file("other", 16, 7));
+        let other_bytes = fs::read(&other).unwrap();
+        let mut target = Target::start(&[], &[&file]);
+        let disk = Attached::new(&target, 0, &["--block", "ublk"]);
+        target.kill();
+        target.start_with(&other);
+        let device = open(&disk.path, O_DIRECT);
+        let writing = thread::spawn(move || {
+            let mut data = Aligned::new(1 << 20);
+            data.get().fill(9);
+            device.write_all_at(data.get(), 4 << 20)
+        });
+        wait_until("a loud line in the kernel log", || {
+            run("dmesg", &[]).contains("another disk answers under the same name")
+        });
+        assert_eq!(disk.status("state"), "waiting for the target");
+        target.kill();
+        assert!(fs::read(&other).unwrap() == other_bytes);
+        target.start_with(&file);
+        writing.join().unwrap().unwrap();
+        assert_eq!(fs::read(&file).unwrap()[4 << 20..5 << 20], [9; 1 << 20]);
+        disk.detach();
+        target.stop();
+    });
+}
