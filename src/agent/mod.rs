@@ -59,7 +59,7 @@ pub fn init(arguments: &[OsString]) -> ! {
         rescue::announce();
     }
     let mut uevents = endlessly(&config, || Uevents::open().map_err(|e| format!("uevents: {e}")));
-    let mut modules = endlessly(&config, || open_modules());
+    let mut modules = endlessly(&config, open_modules);
     modules.coldplug();
     let way = endlessly(&config, || find_disk(&config, &mut modules, &mut uevents));
     let attached_at = Instant::now();

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use super::lease::{Answer, Held, Offer};
+use super::dhcp_request::seconds_since;
+use super::lease::{Answer, Held, Offer, extend_delay};
 use super::random::Random;
 use crate::wire::Malformed;
 use crate::wire::dhcp::{Message, Op};
@@ -121,9 +122,6 @@ const REQUEST_ATTEMPTS_MAX: usize = 4;
 const BROADCAST_FROM_ATTEMPT: usize = 2;
 /// How long an offer without root path waits for one with it.
 const FALLBACK_DELAY: Duration = Duration::from_secs(2);
-/// Shortest pause between two requests for more time. RFC 2131 §4.4.5 suggests 60 s, which loses
-/// leases of two minutes; as the pause halves the time left, 4 s cost a dozen packets a lease.
-const EXTEND_DELAY_MIN: Duration = Duration::from_secs(4);
 /// Pause after a refusal, so that a quarrel with a server does not become a storm.
 const REFUSED_DELAY: Duration = Duration::from_secs(1);
 /// Pause after a conflict (RFC 2131 §3.1, step 5).
@@ -497,18 +495,6 @@ impl State {
             State::Rebinding(_) => "REBINDING",
         }
     }
-}
-
-/// Half of what is left until `limit`, but not less than the minimum (RFC 2131 §4.4.5). A lease
-/// for ever has no limit; it is only asked about after the carrier was away.
-fn extend_delay(limit: Option<Instant>, now: Instant) -> Duration {
-    const UNLIMITED: Duration = Duration::from_secs(60);
-    let half = limit.map_or(UNLIMITED, |limit| limit.saturating_duration_since(now) / 2);
-    half.max(EXTEND_DELAY_MIN)
-}
-
-fn seconds_since(began: Instant, now: Instant) -> u16 {
-    now.saturating_duration_since(began).as_secs().try_into().unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Values only: when a message is sent, and how often, is decided by the client in `dhcp`.
 
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use super::lease::Offer;
 use crate::wire::dhcp::{Message, MessageType, code};
@@ -30,6 +31,11 @@ pub struct Transmit {
     pub destination: Ipv4Addr,
     /// The DHCP message.
     pub payload: Vec<u8>,
+}
+
+/// The field `secs`: how long the client has been trying, in seconds.
+pub(super) fn seconds_since(began: Instant, now: Instant) -> u16 {
+    now.saturating_duration_since(began).as_secs().try_into().unwrap_or(u16::MAX)
 }
 
 /// Largest datagram that we ask for (option 57): one Ethernet frame.
