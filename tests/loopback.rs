@@ -355,9 +355,10 @@ fn another_disk_under_the_same_name_is_left_alone() {
         let other_bytes = fs::read(&other).unwrap();
         let mut target = Target::start(&[], &[&file]);
         let disk = Attached::new(&target, 0, &["--block", "ublk"]);
+        // Now, because the first to open a disk may have to wait for its partition table.
+        let device = open(&disk.path, O_DIRECT);
         target.kill();
         target.start_with(&other);
-        let device = open(&disk.path, O_DIRECT);
         let writing = thread::spawn(move || {
             let mut data = Aligned::new(1 << 20);
             data.get().fill(9);
