@@ -190,7 +190,8 @@ impl Session {
     /// Takes a request. There may be at most `requests_max` of them.
     pub fn submit(&mut self, request: Request, now: Instant) {
         let Request { tag, op, start_sector, sectors, buffer } = request;
-        let owner = Owner::Block { tag, op, start_sector, sectors, flushing: op == Op::Flush };
+        let (flushing, whole) = (op == Op::Flush, (start_sector, sectors));
+        let owner = Owner::Block { tag, op, start_sector, sectors, flushing, whole };
         let slot = self.tasks.insert(owner, buffer).expect("no more requests than were agreed on");
         self.waiting.push_back(slot);
         self.pump(now);
@@ -378,6 +379,14 @@ impl Session {
         for slot in &self.waiting {
             let task = tasks.task_mut(*slot);
             (task.flight, task.not_before) = (None, None);
+            // From the beginning: what the target has already confirmed of a request that is not
+            // complete may have been in a cache that it lost.
+            if let Owner::Block { op, start_sector, sectors, flushing, whole, .. } = &mut task.owner
+            {
+                (*start_sector, *sectors) = *whole;
+                *flushing = *op == Op::Flush;
+                task.base = 0;
+            }
         }
     }
 
@@ -458,7 +467,7 @@ impl Session {
         let task = self.tasks.task_mut(slot);
         let flight = task.flight.take().expect("a finished command was in flight");
         let outcome = flight.outcome.expect("a finished command has an outcome");
-        let Owner::Block { tag, op, start_sector, sectors, flushing } = &mut task.owner else {
+        let Owner::Block { tag, op, start_sector, sectors, flushing, .. } = &mut task.owner else {
             unreachable!("probes are finished elsewhere");
         };
         let mut verdict = judge(&outcome, task.command.transfer);

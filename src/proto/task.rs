@@ -30,6 +30,8 @@ pub(super) enum Owner {
         sectors: u32,
         /// What remains is to make it stable.
         flushing: bool,
+        /// First sector and number of sectors of the request as it came.
+        whole: (u64, u32),
     },
     /// The session itself, finding out what the logical unit is.
     Probe,

@@ -283,7 +283,9 @@ impl Pair {
     }
 
     fn next_moment(&self) -> Option<Instant> {
-        let links = self.links.iter().filter_map(Link::next_arrival);
+        // What has arrived and was not taken waits for something else.
+        let arrivals = self.links.iter().flat_map(Link::arrivals);
+        let links = arrivals.filter(|arrival| *arrival > self.now);
         let due = [self.session.next_deadline(), self.server.next_deadline(), self.connecting];
         due.into_iter().flatten().chain(links).min()
     }
@@ -408,6 +410,12 @@ impl Pair {
             self.links[index].down.send(bytes, arrival);
         }
         self.server.bury();
+        for (index, link) in self.links.iter_mut().enumerate() {
+            if !link.is_target_gone() && !self.server.is_connected(index) {
+                link.target_is_gone();
+                progress = true;
+            }
+        }
         progress
     }
 

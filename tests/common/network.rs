@@ -97,10 +97,6 @@ impl Pipe {
         count
     }
 
-    fn next_arrival(&self) -> Option<Instant> {
-        self.chunks.front().map(|(arrival, _)| *arrival)
-    }
-
     fn clear(&mut self) {
         self.chunks.clear();
         self.bytes = 0;
@@ -150,9 +146,13 @@ impl Link {
         self.target_gone && self.down.bytes == 0
     }
 
-    /// When something arrives that has not yet.
-    pub fn next_arrival(&self) -> Option<Instant> {
-        let pipes = [self.up.next_arrival(), self.down.next_arrival()];
-        if self.silent { None } else { pipes.into_iter().flatten().min() }
+    pub fn is_target_gone(&self) -> bool {
+        self.target_gone
+    }
+
+    /// When the next bytes of either direction arrive.
+    pub fn arrivals(&self) -> impl Iterator<Item = Instant> {
+        let pipes = [&self.up, &self.down].into_iter().filter(|_| !self.silent);
+        pipes.flat_map(|pipe| pipe.chunks.iter().map(|(arrival, _)| *arrival))
     }
 }

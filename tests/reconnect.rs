@@ -1,0 +1,221 @@
+//! Connections that break at every byte of an exchange: each request completes once, with the right
+//! data, whatever the target had already done of it, and whatever it has lost.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Direction, Pair, Settings, pattern};
+use lunboot::proto::Error;
+use lunboot::proto::disk::{Op, Tag};
+use lunboot::proto::params::Offer;
+use lunboot::proto::session::Event;
+use lunboot::wire::pdu::{DataIn, ScsiCommand, ScsiResponse};
+
+/// Small limits, so that a short exchange has PDUs of every kind: immediate data, unsolicited and
+/// solicited Data-Out, R2T, several Data-Ins, responses.
+fn settings() -> Settings {
+    let offer = Offer {
+        max_recv_bytes: 512,
+        max_burst_bytes: 1024,
+        first_burst_bytes: 1024,
+        max_outstanding_r2t: 2,
+        ..Settings::default().initiator
+    };
+    Settings { initiator: offer, target: offer, disk_bytes: 64 * 512, ..Settings::default() }
+}
+
+const WRITE: Op = Op::Write { fua: false };
+
+/// A write, a read of what was there before, zeroes, and a flush, all at once; then a look at all
+/// of it.
+fn exchange(pair: &mut Pair) {
+    let zeroes = Op::WriteZeroes { no_unmap: true, fua: true };
+    pair.submit(Tag(0), WRITE, 8, &pattern(2, 8, 6));
+    pair.submit(Tag(1), Op::Read, 0, &[0; 4 * 512]);
+    pair.submit_length(Tag(2), zeroes, 20, 2, vec![0xa5; 4096]);
+    pair.submit(Tag(3), Op::Flush, 0, &[]);
+    for tag in 0..4 {
+        let done = pair.wait_for(Tag(tag));
+        assert_eq!(done.result, Ok(()), "tag {tag}");
+        if tag == 1 {
+            assert_eq!(done.buffer[..4 * 512], pattern(1, 0, 4), "what was read");
+        }
+    }
+    let mut expected = pattern(1, 0, 32);
+    expected[8 * 512..14 * 512].copy_from_slice(&pattern(2, 8, 6));
+    expected[20 * 512..22 * 512].fill(0);
+    assert!(pair.read(0, 32 * 512) == expected, "what is on the disk");
+}
+
+fn prepared() -> Pair {
+    let mut pair = Pair::logged_in(settings());
+    pair.write(0, &pattern(1, 0, 32));
+    pair.flush();
+    pair
+}
+
+/// How many bytes the exchange takes when nothing disturbs it.
+fn length(direction: Direction) -> u64 {
+    let mut pair = prepared();
+    let before = pair.arrived[&direction];
+    exchange(&mut pair);
+    pair.arrived[&direction] - before
+}
+
+#[test]
+fn a_cut_at_any_byte_of_an_exchange_goes_unnoticed() {
+    for direction in [Direction::Up, Direction::Down] {
+        for byte in 1..length(direction) {
+            let mut pair = prepared();
+            pair.cut_after = Some((direction, byte));
+            exchange(&mut pair);
+            assert_eq!(pair.session.reconnects(), 1, "{direction:?} {byte}");
+        }
+    }
+}
+
+#[test]
+fn a_cut_that_only_the_initiator_sees_goes_unnoticed() {
+    // What was sent still reaches the target, while the initiator is already logging in again.
+    for steps in 0..60 {
+        let mut pair = prepared();
+        pair.settings.weather.split_bytes_max = 700;
+        pair.submit(Tag(9), WRITE, 30, &pattern(1, 30, 2));
+        for _ in 0..steps {
+            pair.step();
+        }
+        pair.cut_for_initiator();
+        exchange(&mut pair);
+    }
+}
+
+#[test]
+fn a_cut_at_any_byte_of_a_login_leads_to_another_login() {
+    for direction in [Direction::Up, Direction::Down] {
+        let bytes = Pair::logged_in(settings()).arrived[&direction];
+        for byte in 1..=bytes {
+            let mut pair = Pair::new(settings());
+            pair.cut_after = Some((direction, byte));
+            pair.run_until("login", |pair| pair.session.is_logged_in());
+            pair.write(0, &pattern(1, 0, 8));
+            assert!(pair.read(0, 8 * 512) == pattern(1, 0, 8));
+        }
+    }
+}
+
+#[test]
+fn a_target_that_restarts_without_its_cache_gets_everything_again() {
+    // After so many steps; the write of the exchange goes in several commands.
+    for steps in 0..120 {
+        let mut settings = settings();
+        settings.transfer_bytes_max = 1024;
+        settings.weather.split_bytes_max = 600;
+        let mut pair = Pair::logged_in(settings);
+        pair.write(0, &pattern(1, 0, 32));
+        pair.flush();
+        pair.submit(Tag(9), Op::Write { fua: true }, 24, &pattern(3, 24, 8));
+        let zeroes = Op::WriteZeroes { no_unmap: true, fua: true };
+        pair.submit_length(Tag(8), zeroes, 16, 4, vec![0xa5; 4096]);
+        pair.submit(Tag(7), WRITE, 0, &pattern(3, 0, 8));
+        for _ in 0..steps {
+            pair.step();
+        }
+        let acknowledged = pair.completions.iter().any(|done| done.tag == Tag(7));
+        pair.restart_target(|| false);
+        pair.run_until("all", |pair| pair.completions.len() == 3);
+        assert!(pair.completions.iter().all(|done| done.result.is_ok()));
+        let found = pair.read(0, 32 * 512);
+        assert!(found[24 * 512..] == pattern(3, 24, 8), "forced, after {steps} steps");
+        assert!(found[16 * 512..20 * 512] == [0; 4 * 512], "forced, after {steps} steps");
+        if !acknowledged {
+            // It was not confirmed before the loss, so what was confirmed after it is there.
+            assert!(found[..8 * 512] == pattern(3, 0, 8), "after {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_found_and_replaced() {
+    let mut pair = prepared();
+    pair.submit(Tag(9), WRITE, 30, &pattern(1, 30, 2));
+    pair.silence();
+    let before = pair.elapsed();
+    exchange(&mut pair);
+    let took = pair.elapsed() - before;
+    let patience = pair.settings.patience;
+    assert!(took <= patience.idle + patience.ping + Duration::from_secs(1), "{took:?}");
+    let silent =
+        |event: &Event| matches!(event, Event::Trouble { error: Error::TimedOut { .. }, .. });
+    assert!(pair.events.iter().any(silent));
+}
+
+#[test]
+fn an_idle_connection_is_kept_alive_by_both_sides() {
+    let mut pair = prepared();
+    let until = pair.now + Duration::from_secs(3600);
+    pair.run_until("an hour", |pair| pair.now >= until);
+    assert_eq!(pair.session.reconnects(), 0);
+    exchange(&mut pair);
+}
+
+#[test]
+fn an_outage_of_an_hour_is_only_slow() {
+    let mut pair = prepared();
+    pair.refusing = true;
+    pair.submit(Tag(9), WRITE, 30, &pattern(1, 30, 2));
+    pair.cut();
+    let until = pair.now + Duration::from_secs(3600);
+    pair.run_until("an hour", |pair| pair.now >= until);
+    assert_eq!(pair.requests_in_flight(), 1);
+    pair.refusing = false;
+    let before = pair.elapsed();
+    pair.wait_for(Tag(9));
+    let took = pair.elapsed() - before;
+    assert!(took <= pair.settings.retry.max_live, "{took:?} until it went on");
+    exchange(&mut pair);
+}
+
+#[test]
+fn many_requests_survive_many_cuts() {
+    let mut settings = settings();
+    settings.disk_bytes = 1 << 20;
+    settings.weather.split_bytes_max = 2000;
+    let mut pair = Pair::logged_in(settings);
+    for round in 1..20u32 {
+        for tag in 0..32u16 {
+            let start = u64::from(tag) * 16;
+            pair.submit(Tag(tag), WRITE, start, &pattern(round, start, 16));
+        }
+        for _ in 0..3 {
+            for _ in 0..round * 7 {
+                pair.step();
+            }
+            pair.cut();
+        }
+        pair.run_until("all", |pair| pair.requests_in_flight() == 0);
+        assert_eq!(std::mem::take(&mut pair.completions).len(), 32);
+        assert!(pair.read(0, 512 * 512) == pattern(round, 0, 512));
+    }
+}
+
+#[test]
+fn the_exchange_has_pdus_of_every_kind() {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    let mut pair = Pair::new(settings());
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let seen_here = seen.clone();
+    pair.taps.tamper = Some(Box::new(move |_, pdu, _, _| {
+        seen_here.borrow_mut().push(pdu[0] & 0x3f);
+        pdu
+    }));
+    pair.run_until("login", |pair| pair.session.is_logged_in());
+    pair.write(0, &pattern(1, 0, 32));
+    exchange(&mut pair);
+    const DATA_OUT: u8 = 0x05;
+    const R2T: u8 = 0x31;
+    for opcode in [ScsiCommand::OPCODE, DATA_OUT, R2T, DataIn::OPCODE, ScsiResponse::OPCODE] {
+        assert!(seen.borrow().contains(&opcode), "{opcode:#04x}");
+    }
+}
