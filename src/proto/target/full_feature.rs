@@ -255,7 +255,8 @@ impl FullFeature {
 
     pub(super) fn execute(&mut self, tag: Tag, out: &mut Output) {
         let task = self.tasks.get(tag);
-        if task.itt == Itt::RESERVED {
+        if !task.is_handed_out() {
+            // Its task was aborted, and its place may belong to one that still waits for data.
             return;
         }
         let config = Arc::clone(&self.config);

@@ -49,9 +49,20 @@ pub(super) struct Task {
     pub(super) r2t_sn: Sn,
     /// Why it is not to be executed.
     pub(super) failure: Option<Sense>,
-    is_ready: bool,
+    stage: Stage,
     /// Bytes of the budget for solicited data that it holds.
     budget: u32,
+}
+
+/// How far a task has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It waits for data.
+    Collecting,
+    /// It waits in one of the queues to be handed out.
+    Queued,
+    /// The owner was told to execute it.
+    HandedOut,
 }
 
 /// Data-Out PDUs that belong together.
@@ -284,10 +295,10 @@ impl Tasks {
         let task = self.get(tag);
         let failed = task.failure.is_some() && task.unsolicited.is_none();
         let complete = task.unsolicited.is_none() && task.received >= task.needed;
-        if task.is_ready || !(failed || complete) {
+        if task.stage != Stage::Collecting || !(failed || complete) {
             return;
         }
-        self.get_mut(tag).is_ready = true;
+        self.get_mut(tag).stage = Stage::Queued;
         if self.ordered != 0 && self.must_wait(tag) {
             self.blocked.push(tag.0);
         } else {
@@ -309,7 +320,8 @@ impl Tasks {
         let solicited_bytes = self.solicited_bytes;
         let transfers = self.transfers;
         let task = self.get_mut(tag);
-        if task.unsolicited.is_some() || task.failure.is_some() || task.is_ready {
+        let collecting = task.stage == Stage::Collecting;
+        if task.unsolicited.is_some() || task.failure.is_some() || !collecting {
             return None;
         }
         task.requested = task.requested.max(task.received);
@@ -351,7 +363,9 @@ impl Tasks {
 
     /// The next task to execute.
     pub(super) fn next_ready(&mut self) -> Option<Tag> {
-        self.ready.pop_front().map(Tag)
+        let tag = Tag(self.ready.pop_front()?);
+        self.get_mut(tag).stage = Stage::HandedOut;
+        Some(tag)
     }
 
     /// Ends a task: its place and its buffer are free again.
@@ -367,7 +381,7 @@ impl Tasks {
         self.windowed -= u32::from(task.windowed);
         let ordered = task.ordered;
         self.ordered -= u32::from(ordered);
-        if task.is_ready {
+        if task.stage == Stage::Queued {
             self.ready.retain(|slot| *slot != tag.0);
             self.blocked.retain(|slot| *slot != tag.0);
         }
@@ -424,7 +438,7 @@ impl Task {
             solicited: Vec::new(),
             r2t_sn: Sn(0),
             failure: None,
-            is_ready: false,
+            stage: Stage::Collecting,
             budget: 0,
         }
     }
@@ -434,6 +448,11 @@ impl Task {
             return self.unsolicited.as_mut();
         }
         self.solicited.iter_mut().find(|(open, _)| *open == ttt).map(|(_, burst)| burst)
+    }
+
+    /// The owner was told to execute it, and it was not aborted since.
+    pub(super) fn is_handed_out(&self) -> bool {
+        self.itt != Itt::RESERVED && self.stage == Stage::HandedOut
     }
 
     /// The data that has come for it.

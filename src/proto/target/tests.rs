@@ -620,6 +620,25 @@ fn the_reset_of_another_session_ends_tasks_with_task_aborted() {
 }
 
 #[test]
+fn executing_a_command_late_does_not_touch_what_has_taken_its_place() {
+    let mut client = Client::logged_in();
+    client.command(&Cdb::TestUnitReady, 0, &[]);
+    let Some(&Event::Command { tag, .. }) = client.events.last() else {
+        panic!("a command was executed")
+    };
+    let pdu = client.command_pdu(&write(0, 1), 512, &[], true);
+    client.send(&pdu.emit(), &[]);
+    let r2t = client.r2t();
+    // The owner comes back with a command that is over; the write has its place and no data yet.
+    client.target.execute(tag);
+    client.drain();
+    assert!(client.inbox.is_empty());
+    client.data_out(pdu.itt, r2t.ttt, 0, 0, &[1; 512], true);
+    assert_eq!(client.finish(pdu.itt).0, ScsiStatus::Good);
+    assert_eq!(client.store.contents()[..512], [1; 512]);
+}
+
+#[test]
 fn a_reset_in_the_middle_of_a_data_segment() {
     let mut client = Client::logged_in();
     let pdu = client.command_pdu(&write(0, 128), 65536, &[], true);
