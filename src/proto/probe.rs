@@ -37,6 +37,29 @@ pub struct Disk {
     pub product: Box<str>,
 }
 
+impl Disk {
+    /// Why `found` is not this disk come back, or `None` if it is.
+    pub(super) fn difference(&self, found: &Disk) -> Option<&'static str> {
+        if self.identity != found.identity {
+            return Some(
+                "another disk answers under the same name (its serial number or designator \
+                 differs): nothing is written to it; bring the old one back",
+            );
+        }
+        let (known, found) = (&self.geometry, &found.geometry);
+        if known.logical_block_bytes != found.logical_block_bytes {
+            return Some("the disk has come back with another block size: bring the old one back");
+        }
+        if found.blocks < known.blocks {
+            return Some("the disk has come back smaller than it was: bring the old size back");
+        }
+        if found.read_only && !known.read_only {
+            return Some("the disk has come back write-protected: make it writable again");
+        }
+        None
+    }
+}
+
 /// What tells one disk from another: the best designator that it has (SPC-4 §7.8.6), or its serial
 /// number, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

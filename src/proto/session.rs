@@ -447,7 +447,7 @@ impl Session {
 
     fn found(&mut self, found: Disk, now: Instant) {
         if let Some(known) = &self.disk {
-            if let Some(difference) = difference(known, &found) {
+            if let Some(difference) = known.difference(&found) {
                 self.fail(Error::LogicalUnit(difference.into()), now);
                 return;
             }
@@ -577,25 +577,4 @@ impl Session {
             encode(op, start_sector, sectors, &disk.geometry, &mut task.buffer)
         };
     }
-}
-
-/// Why a disk that came back is not the one that was there, or `None` if it is.
-fn difference(known: &Disk, found: &Disk) -> Option<&'static str> {
-    if known.identity != found.identity {
-        return Some(
-            "another disk answers under the same name (its serial number or designator differs): \
-             nothing is written to it; bring the old one back",
-        );
-    }
-    let (known, found) = (&known.geometry, &found.geometry);
-    if known.logical_block_bytes != found.logical_block_bytes {
-        return Some("the disk has come back with another block size: bring the old one back");
-    }
-    if found.blocks < known.blocks {
-        return Some("the disk has come back smaller than it was: bring the old size back");
-    }
-    if found.read_only && !known.read_only {
-        return Some("the disk has come back write-protected: make it writable again");
-    }
-    None
 }
