@@ -349,6 +349,42 @@ fn a_disk_in_use_is_not_detached_and_none_is_attached_twice() {
 
 /// Somebody serves another disk under the same name: it must not get a single byte.
 #[test]
+fn a_disk_whose_target_is_gone_can_be_let_go() {
+    inside("a_disk_whose_target_is_gone_can_be_let_go", || {
+        for driver in ["ublk", "nbd"] {
+            let file = random_file("disk", 8, 5);
+            let mut target = Target::start(&[], &[&file]);
+            let disk = Attached::new(&target, 0, &["--block", driver]);
+            run("cmp", &[disk.text(), file.to_str().unwrap()]);
+            target.kill();
+            wait_until("the loss to be noticed", || disk.status("state") != "logged in");
+            // Somebody waits for data that will never come, and must get an error.
+            let words = [disk.text().to_owned(), "bs=4096".into(), "iflag=direct".into()];
+            let reader = thread::spawn(move || {
+                try_run("dd", &[&format!("if={}", words[0]), "of=/dev/null", &words[1], &words[2]])
+            });
+            wait_until("a request to wait", || disk.status("requests") != "0");
+
+            let mut waiting = Command::new(LUNBOOT)
+                .args(["detach", disk.text()])
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut said = String::new();
+            BufReader::new(waiting.stderr.take().unwrap()).read_line(&mut said).unwrap();
+            assert!(said.contains("the target is away: waiting for it"), "{said}");
+
+            lunboot(&["detach", "--force", disk.text()]);
+            assert!(!reader.join().unwrap().ok, "the read cannot have succeeded");
+            // It was let go meanwhile, by the other one.
+            let _ = waiting.wait().unwrap();
+            wait_until("the end of the daemon", || daemons() == 0);
+            assert_eq!(lunboot(&["status"]), "nothing is attached");
+        }
+    });
+}
+
+#[test]
 fn another_disk_under_the_same_name_is_left_alone() {
     inside("another_disk_under_the_same_name_is_left_alone", || {
         let (file, other) = (random_file("disk", 16, 6), random_file("other", 16, 7));

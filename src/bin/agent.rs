@@ -76,6 +76,9 @@ struct Attach {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "detach")]
 struct Detach {
+    /// do not wait for a target that is away: what it has not got is lost
+    #[argh(switch)]
+    force: bool,
     /// the block device: /dev/ublkb0
     #[argh(positional)]
     device: String,
@@ -191,12 +194,8 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
 /// Two sessions of one machine for one LUN would throw each other out for ever.
 fn refuse_twice(target: &str, lun: u64) -> Result<(), String> {
     for (device, status) in all_status()? {
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.split_whitespace().next() == Some(name));
-            line.and_then(|line| line.split_whitespace().nth(1)).map(str::to_owned)
-        };
-        let is_same = field("target").as_deref() == Some(target)
-            && field("lun") == Some(format!("{lun:016x}"));
+        let is_same = field(&status, "target").as_deref() == Some(target)
+            && field(&status, "lun") == Some(format!("{lun:016x}"));
         if is_same {
             return Err(format!("attach: {target} is attached already, as /dev/{device}"));
         }
@@ -215,27 +214,55 @@ fn initiator(given: Option<&str>) -> Result<String, String> {
 
 fn run_detach(detach: &Detach) -> Result<(), String> {
     let name = Path::new(&detach.device).file_name().unwrap_or_default().to_string_lossy();
-    if !devices()?.iter().any(|device| *device == name) {
+    let all = all_status()?;
+    let Some((_, status)) = all.iter().find(|(device, _)| *device == name) else {
         return Err(format!(
             "detach: {} is no disk of ours: `lunboot status` lists them",
             detach.device
         ));
-    }
-    // Whoever has it mounted or open exclusively would lose it without this.
+    };
     let path = Path::new("/dev").join(&*name);
-    let exclusive = OpenOptions::new().read(true).custom_flags(O_EXCL).open(&path);
-    let exclusive = exclusive.map_err(|error| match error.kind() {
-        ErrorKind::ResourceBusy => {
-            format!("detach: {} is in use: unmount what is on it first", path.display())
+    if detach.force {
+        if is_mounted(&name) {
+            return Err(in_use(&path));
         }
-        _ => format!("detach: {}: {error}", path.display()),
-    })?;
-    drop(exclusive);
-    match daemon::ask(&name, "detach", None) {
+    } else {
+        if field(status, "state").as_deref() != Some("logged") {
+            log::warn!(
+                "the target is away: waiting for it, so that nothing written is lost (--force does \
+                 not wait)"
+            );
+        }
+        // Whoever has it mounted or open exclusively would lose it without this.
+        let exclusive = OpenOptions::new().read(true).custom_flags(O_EXCL).open(&path);
+        drop(exclusive.map_err(|error| match error.kind() {
+            ErrorKind::ResourceBusy => in_use(&path),
+            _ => format!("detach: {}: {error}", path.display()),
+        })?);
+    }
+    match daemon::ask(&name, if detach.force { "abandon" } else { "detach" }, None) {
         Ok(answer) if answer == "done\n" => Ok(()),
         Ok(_) => Err("detach: the daemon ended without saying that all is well".into()),
         Err(error) => Err(format!("detach: {error}")),
     }
+}
+
+fn in_use(path: &Path) -> String {
+    format!("detach: {} is in use: unmount what is on it first", path.display())
+}
+
+/// Whether the disk or a partition of it is mounted: found out without touching it.
+fn is_mounted(name: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let devices = mounts.lines().filter_map(|line| line.strip_prefix("/dev/")?.split(' ').next());
+    let mut tails = devices.filter_map(|device| device.strip_prefix(name));
+    tails.any(|tail| tail.is_empty() || tail.starts_with('p'))
+}
+
+/// The first word of a row of the daemon's status.
+fn field(status: &str, name: &str) -> Option<String> {
+    let line = status.lines().find(|line| line.split_whitespace().next() == Some(name))?;
+    line.split_whitespace().nth(1).map(str::to_owned)
 }
 
 fn run_discover(discover: &Discover) -> Result<(), String> {

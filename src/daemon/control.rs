@@ -41,6 +41,8 @@ pub(super) enum Question {
     Status,
     /// Let go of the device and end.
     Detach,
+    /// The same, without waiting for a target that is away.
+    Abandon,
 }
 
 impl Control {
@@ -98,6 +100,7 @@ impl Client {
         match self.question.as_slice() {
             b"status\n" => Ok(Some(Question::Status)),
             b"detach\n" => Ok(Some(Question::Detach)),
+            b"abandon\n" => Ok(Some(Question::Abandon)),
             text if text.ends_with(b"\n") => Err(ErrorKind::InvalidData.into()),
             _ => Ok(None),
         }

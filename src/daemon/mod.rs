@@ -431,7 +431,11 @@ impl Daemon {
             match question {
                 // Whoever does not read its answer misses it.
                 Question::Status => drop(stream.write_all(self.status().as_bytes())),
-                Question::Detach => {
+                Question::Detach | Question::Abandon => {
+                    if question == Question::Abandon {
+                        warn!("told to let go of the disk at once: requests fail from now on");
+                        self.session.give_up();
+                    }
                     self.detaching.push(stream);
                     self.stop_device()?;
                 }

@@ -190,6 +190,10 @@ impl Session {
     /// Takes a request. There may be at most `requests_max` of them.
     pub fn submit(&mut self, request: Request, now: Instant) {
         let Request { tag, op, start_sector, sectors, buffer } = request;
+        if matches!(self.state, State::Free) {
+            self.done.push_back(Completion { tag, result: Err(disk::Error::GivenUp), buffer });
+            return;
+        }
         let (flushing, whole) = (op == Op::Flush, (start_sector, sectors));
         let owner = Owner::Block { tag, op, start_sector, sectors, flushing, whole };
         let slot = self.tasks.insert(owner, buffer).expect("no more requests than were agreed on");
@@ -204,7 +208,8 @@ impl Session {
                 self.state = State::InLogout { sent: false };
                 self.pump(now);
             }
-            State::InLogout { .. } | State::Free => {}
+            State::InLogout { .. } => {}
+            State::Free => self.events.push_back(Event::LoggedOut),
             _ => {
                 self.give_up();
                 self.events.push_back(Event::LoggedOut);
@@ -212,7 +217,7 @@ impl Session {
         }
     }
 
-    /// Completes every request with an error: the patience is over.
+    /// Completes every request with an error, and those that still come: the patience is over.
     pub fn give_up(&mut self) {
         self.initiator.disconnected();
         self.waiting.clear();
