@@ -1,5 +1,6 @@
 //! The two real programs over 127.0.0.1, in a real kernel: what a person sees, and what must hold
-//! while targets come and go.
+//! while targets come and go. Each test is the whole life of a machine of its own, so that what one
+//! leaves behind cannot help or harm another.
 
 mod kernel;
 mod programs;
