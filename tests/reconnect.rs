@@ -151,6 +151,32 @@ fn a_peer_that_falls_silent_is_found_and_replaced() {
 }
 
 #[test]
+fn a_slow_line_is_not_a_silent_peer() {
+    let second = Duration::from_secs(1);
+    for op in [Op::Read, WRITE] {
+        // 2000 bytes in 200 ms or so: 256 KiB take most of a minute.
+        let mut settings = Settings { ping_interval: second, ..Settings::default() };
+        (settings.patience.idle, settings.patience.ping) = (second, second);
+        settings.weather.window_bytes = 2000;
+        settings.weather.delay_max = 400 * second / 1000;
+        let mut pair = Pair::logged_in(settings);
+        for tag in 0..2u16 {
+            pair.submit(Tag(tag), op, 512 * u64::from(tag), &pattern(1, 0, 512));
+        }
+        pair.run_until("both", |pair| pair.completions.len() == 2);
+        assert!(pair.elapsed() > 20 * second, "it was not slow: {:?}", pair.elapsed());
+        assert_eq!(pair.session.reconnects(), 0, "{op:?}");
+        // And when it does fall silent, that is found.
+        pair.submit(Tag(2), op, 0, &pattern(1, 0, 512));
+        pair.settle();
+        pair.silence();
+        let before = pair.elapsed();
+        pair.run_until("another connection", |pair| pair.links.len() > 1);
+        assert!(pair.elapsed() - before < 4 * second, "{op:?}");
+    }
+}
+
+#[test]
 fn an_idle_connection_is_kept_alive_by_both_sides() {
     let mut pair = prepared();
     let until = pair.now + Duration::from_secs(3600);

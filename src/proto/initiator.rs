@@ -96,6 +96,10 @@ pub(super) struct Initiator {
     happened: VecDeque<Happened>,
     heard: Option<Instant>,
     pinged: Option<Instant>,
+    /// The ping waits behind data.
+    ping_waits: bool,
+    /// Some of that data has gone since the last look.
+    moved: bool,
 }
 
 enum Phase {
@@ -153,6 +157,8 @@ impl Initiator {
             happened: VecDeque::with_capacity(slots + 8),
             heard: None,
             pinged: None,
+            ping_waits: false,
+            moved: false,
         }
     }
 
@@ -166,6 +172,7 @@ impl Initiator {
         self.text.clear();
         self.happened.clear();
         (self.heard, self.pinged) = (Some(now), None);
+        (self.ping_waits, self.moved) = (false, false);
         let (login, request, text) = Login::start(config, Sn(1));
         self.writer.push(&request.emit(), text.as_bytes());
         let deadline = now + self.patience.login;
@@ -656,6 +663,9 @@ impl Initiator {
                 happened.push_back(Happened::Finished(chunk.slot));
             }
         });
+        if self.ping_waits && count > 0 {
+            (self.moved, self.ping_waits) = (true, !self.writer.is_empty());
+        }
     }
 
     /// When [`Initiator::handle_timeout`] is due.
@@ -681,11 +691,17 @@ impl Initiator {
             Phase::Closed => Ok(()),
             Phase::InLogin { .. } => timed_out("answer to the login", self.patience.login),
             Phase::InLogout { .. } => timed_out("answer to the logout", self.patience.ping),
+            Phase::FullFeature if self.pinged.is_some() && std::mem::take(&mut self.moved) => {
+                // Much data on a slow line: the ping stands behind it.
+                self.pinged = Some(now);
+                Ok(())
+            }
             Phase::FullFeature if self.pinged.is_some() => {
                 timed_out("sign of life", self.patience.idle + self.patience.ping)
             }
             Phase::FullFeature => {
                 self.pinged = Some(now);
+                (self.ping_waits, self.moved) = (!self.writer.is_empty(), false);
                 if self.writer.has_room(0) {
                     self.ping();
                 }

@@ -11,6 +11,10 @@ pub(super) struct Output {
     pub(super) buffers: Buffers,
     /// Bytes of payload that are queued.
     payload_bytes: usize,
+    /// A ping waits behind other PDUs.
+    ping_waits: bool,
+    /// Something of them has gone since that was last asked.
+    moved: bool,
 }
 
 /// A part of a buffer, as it goes out.
@@ -41,6 +45,8 @@ impl Output {
             writer: Writer::new(STAGE_BYTES, PIECES),
             buffers: Buffers::default(),
             payload_bytes: 0,
+            ping_waits: false,
+            moved: false,
         }
     }
 
@@ -61,6 +67,17 @@ impl Output {
     /// Queues a PDU with data that is copied.
     pub(super) fn push(&mut self, bhs: &Bhs, data: &[u8]) {
         self.writer.push(bhs, data);
+    }
+
+    /// Queues a ping, and watches whether what stands before it moves.
+    pub(super) fn push_ping(&mut self, bhs: &Bhs) {
+        (self.ping_waits, self.moved) = (!self.writer.is_empty(), false);
+        self.writer.push(bhs, &[]);
+    }
+
+    /// Whether a ping could not yet be answered, because what stands before it is still going.
+    pub(super) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Queues a PDU with a part of a buffer; with the last part the buffer is given up.
@@ -89,12 +106,15 @@ impl Output {
     }
 
     pub(super) fn sent(&mut self, count: usize) {
-        let Output { writer, buffers, payload_bytes } = self;
+        let Output { writer, buffers, payload_bytes, .. } = self;
         writer.sent(count, |payload| {
             *payload_bytes -= payload.length as usize;
             if payload.last {
                 buffers.release(payload.buffer);
             }
         });
+        if self.ping_waits && count > 0 {
+            (self.moved, self.ping_waits) = (true, !self.writer.is_empty());
+        }
     }
 }
