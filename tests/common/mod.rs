@@ -34,6 +34,9 @@ pub const BUFFER_BYTES: usize = 256 * 1024;
 /// Most rounds without rest that a test may take before it is said to hang.
 const ROUNDS_MAX: u32 = 2_000_000;
 
+/// Most connections of one run: more means that one follows the other without end.
+const LINKS_MAX: usize = 1000;
+
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
@@ -105,6 +108,8 @@ pub struct Pair {
     /// Bytes that have arrived, over all links.
     pub arrived: BTreeMap<Direction, u64>,
     pub completions: Vec<Completion>,
+    /// How many connections there had been when a tag was last completed.
+    pub completed_after: BTreeMap<Tag, usize>,
     pub events: Vec<Event>,
     in_flight: Vec<Tag>,
 }
@@ -139,6 +144,7 @@ impl Pair {
             cut_after: None,
             arrived: BTreeMap::from([(Direction::Up, 0), (Direction::Down, 0)]),
             completions: Vec::new(),
+            completed_after: BTreeMap::new(),
             events: Vec::new(),
             in_flight: Vec::new(),
             settings,
@@ -342,6 +348,11 @@ impl Pair {
             let error = Error::Transport("connection refused".into());
             self.session.handle_disconnected(error, self.now);
         } else {
+            assert!(
+                self.links.len() < LINKS_MAX,
+                "connections without end; events: {:#?}",
+                &self.events[self.events.len().saturating_sub(8)..]
+            );
             self.current = Some(self.links.len());
             self.server.accept(self.links.len(), self.now);
             self.links.push(Link::default());
@@ -481,6 +492,7 @@ impl Pair {
             let index = self.in_flight.iter().position(|tag| *tag == completion.tag);
             let index = index.expect("a request completes once, and only if it was submitted");
             self.in_flight.swap_remove(index);
+            self.completed_after.insert(completion.tag, self.links.len());
             self.completions.push(completion);
         }
     }

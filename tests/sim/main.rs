@@ -91,6 +91,8 @@ struct Simulation {
     /// What is in flight, by tag.
     in_flight: Vec<Option<Asked>>,
     writings: u32,
+    /// Connections that there had been when the target last lost power.
+    links_at_crash: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +101,12 @@ struct Asked {
     start: u64,
     sectors: u32,
     writing: u32,
+}
+
+impl Asked {
+    fn is_forced(&self) -> bool {
+        matches!(self.op, Op::Write { fua: true } | Op::WriteZeroes { fua: true, .. })
+    }
 }
 
 /// A panic says which seed it was.
@@ -151,6 +159,7 @@ impl Simulation {
             requests_at_once: 1 + random.below(tags as u64),
             in_flight: vec![None; tags],
             writings: 0,
+            links_at_crash: None,
             random,
             pair,
         }
@@ -261,7 +270,13 @@ impl Simulation {
             if self.shown {
                 println!("{:?} tag {tag}: {:?}", self.pair.elapsed(), completion.result);
             }
+            // It was confirmed before power was lost, and the answer was on its way.
+            let before_crash =
+                self.pair.completed_after.get(&completion.tag) == self.links_at_crash.as_ref();
             match completion.result {
+                Ok(()) if before_crash && !asked.is_forced() => {
+                    self.model.end_before_crash(tag, asked, &completion.buffer);
+                }
                 Ok(()) => self.model.end(tag, asked, &completion.buffer),
                 // Only what a store says may fail a request; the network never does.
                 Err(Error::Medium) => self.model.fail(tag, asked),
@@ -343,6 +358,7 @@ impl Simulation {
             _ => random.below(2) == 0,
         });
         self.model.lose_power();
+        self.links_at_crash = Some(self.pair.links.len());
     }
 
     fn tell(&self, what: &str) {

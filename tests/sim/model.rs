@@ -104,6 +104,14 @@ impl Model {
         }
     }
 
+    /// The request has completed well, but before power was lost: what it has written may be lost.
+    pub(crate) fn end_before_crash(&mut self, tag: usize, asked: Asked, buffer: &[u8]) {
+        match asked.op {
+            Op::Read | Op::Flush => self.end(tag, asked, buffer),
+            _ => self.fail(tag, asked),
+        }
+    }
+
     /// The request has failed: what it was to do may have been done or not.
     pub(crate) fn fail(&mut self, tag: usize, asked: Asked) {
         self.clock += 1;

@@ -25,6 +25,8 @@ pub(crate) struct Tampering {
 pub(crate) fn tamper(rates: Rc<Cell<Tampering>>, shown: bool) -> Tamper {
     // The command whose data is being kept back, because another status will end it.
     let mut victim = None;
+    // A line that damages something in every long transfer would let none through.
+    let mut flips_left = 40;
     Box::new(move |direction, mut pdu, digests, random| {
         if shown {
             show(direction, &pdu);
@@ -35,7 +37,8 @@ pub(crate) fn tamper(rates: Rc<Cell<Tampering>>, shown: bool) -> Tamper {
         }
         let Tampering { status_one_in, flip_one_in } = rates.get();
         let comes = |random: &mut Random, one_in| one_in != 0 && random.below(one_in) == 0;
-        if comes(random, flip_one_in) && digests.header && digests.data {
+        if flips_left > 0 && comes(random, flip_one_in) && digests.header && digests.data {
+            flips_left -= 1;
             let bit = random.below(pdu.len() as u64 * 8) as usize;
             pdu[bit / 8] ^= 1 << (bit % 8);
             return pdu;
