@@ -25,8 +25,8 @@ pub(crate) struct Tampering {
 pub(crate) fn tamper(rates: Rc<Cell<Tampering>>, shown: bool) -> Tamper {
     // The command whose data is being kept back, because another status will end it.
     let mut victim = None;
-    // A line that damages something in every long transfer would let none through.
-    let mut flips_left = 40;
+    // A command that is damaged 20 times fails, as it should.
+    let mut flips_left = 10;
     Box::new(move |direction, mut pdu, digests, random| {
         if shown {
             show(direction, &pdu);
