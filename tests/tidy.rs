@@ -233,7 +233,7 @@ const LONG_FILES: &[(&str, usize, &str)] = &[
     ("src/wire/root_path.rs", 650, "three dialects of one text, which share every field"),
     ("src/proto/initiator.rs", 750, "one connection: what comes in, what goes out, its timers"),
     ("src/proto/session.rs", 650, "one machine: every place that a request can be in"),
-    ("src/proto/logical_unit.rs", 750, "one command after the other, against one store"),
+    ("src/proto/logical_unit.rs", 550, "one command after the other, against one store"),
     ("src/daemon/mod.rs", 550, "one loop over everything that can happen"),
     ("src/block/ublk.rs", 550, "tags and control commands share the ring and its numbers"),
     ("src/block/nbd.rs", 650, "tags and the socket share the life of the device"),
