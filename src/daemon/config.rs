@@ -82,14 +82,8 @@ impl Config {
             let known = match key {
                 "portal" => value.parse().map(|portal| config.portals.push(portal)).is_ok(),
                 "link" => value.parse().map(|index| config.link_index = Some(index)).is_ok(),
-                "initiator" => {
-                    !std::mem::replace(&mut config.initiator, value.into()).is_empty()
-                        || !value.is_empty()
-                }
-                "target" => {
-                    !std::mem::replace(&mut config.target, value.into()).is_empty()
-                        || !value.is_empty()
-                }
+                "initiator" => !value.is_empty() && set(&mut config.initiator, value.into()),
+                "target" => !value.is_empty() && set(&mut config.target, value.into()),
                 "lun" => u64::from_str_radix(value, 16).map(|lun| config.lun = lun).is_ok(),
                 "isid" => u64::from_str_radix(value, 16)
                     .map(|isid| config.isid.0.copy_from_slice(&isid.to_be_bytes()[2..]))

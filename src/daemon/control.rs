@@ -21,6 +21,9 @@ const QUESTION_BYTES_MAX: usize = 64;
 /// Connections at once; more are closed unheard.
 const CLIENTS_MAX: usize = 4;
 
+/// Most descriptors of [`Control::fds`].
+pub(super) const FDS_MAX: usize = 1 + CLIENTS_MAX;
+
 /// The listening socket of a daemon.
 #[derive(Debug)]
 pub(super) struct Control {

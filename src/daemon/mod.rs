@@ -40,6 +40,9 @@ const SLICES: usize = 64;
 /// Reads from the socket in one turn, so that a fast target does not starve the device.
 const READS_PER_TURN: usize = 16;
 
+/// Most descriptors of one wait: transport, device, reporter, and those of [`Control`].
+const FDS_MAX: usize = 3 + control::FDS_MAX;
+
 /// Longest time that one portal may take to answer before the next one is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -243,12 +246,16 @@ impl Daemon {
         let reporter = self.reporter.as_ref().map(|reporter| readable(reporter.fd()));
         let control = self.control.iter().flat_map(Control::fds).map(readable);
         let there = [transport.is_some(), device.is_some(), reporter.is_some()];
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(8);
-        fds.extend(transport.into_iter().chain(device).chain(reporter).chain(control));
+        // On the stack: a turn of the loop must not ask for memory. What is not used is not polled.
+        let unused = PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::empty());
+        let mut fds: [PollFd<'_>; FDS_MAX] = std::array::from_fn(|_| unused.clone());
+        let all = transport.into_iter().chain(device).chain(reporter).chain(control);
+        let count = fds.iter_mut().zip(all).map(|(place, fd)| *place = fd).count();
+        let fds = &mut fds[..count];
 
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        match poll(&mut fds, timeout.as_ref()) {
+        match poll(fds, timeout.as_ref()) {
             Ok(_) => {}
             // Stopped and continued, or traced: look again.
             Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),

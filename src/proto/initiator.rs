@@ -13,10 +13,10 @@ use super::login::{LoggedIn, Login, LoginConfig, Step};
 use super::params::{LOGIN_DATA_SEGMENT_BYTES_MAX, Negotiated};
 use super::task::{Chunk, Slot, TaskTable};
 use super::window::CommandWindow;
-use crate::wire::frame::{DataEnd, Digests, FrameError, Reader, Writer};
+use crate::wire::frame::{DataEnd, FrameError, Reader, Writer};
 use crate::wire::pdu::{
-    AsyncMessage, DataIn, DataOut, Itt, LogoutRequest, NopIn, NopOut, R2t, Response, ScsiCommand,
-    ScsiResponse, StatusSns, TaskAttribute, TextRequest, TextResponse, Ttt,
+    AsyncMessage, DataIn, DataOut, Itt, LoginResponse, LogoutRequest, NopIn, NopOut, R2t, Response,
+    ScsiCommand, ScsiResponse, StatusSns, TaskAttribute, TextRequest, TextResponse, Ttt,
 };
 use crate::wire::scsi::{ScsiStatus, Sense};
 use crate::wire::serial::Sn;
@@ -484,11 +484,11 @@ impl Initiator {
 
     fn handle_login(
         &mut self,
-        response: &crate::wire::pdu::LoginResponse,
+        response: &LoginResponse,
         data_bytes: usize,
         now: Instant,
     ) -> Result<(), Error> {
-        let Phase::InLogin { login, deadline } = &mut self.phase else {
+        let Phase::InLogin { login, .. } = &mut self.phase else {
             let rule = "comes when there is no login";
             return Err(Error::PeerMisbehaved { pdu: "Login Response", rule });
         };
@@ -496,14 +496,12 @@ impl Initiator {
         match login.handle(response, &self.scratch[..data_bytes])? {
             Step::Request(next, request, text) => {
                 self.writer.push(&request.emit(), text.as_bytes());
-                *deadline = now + self.patience.login;
-                self.phase =
-                    Phase::InLogin { login: Some(next), deadline: now + self.patience.login };
+                let deadline = now + self.patience.login;
+                self.phase = Phase::InLogin { login: Some(next), deadline };
             }
             Step::Done(logged_in) => {
                 let agreed = logged_in.negotiated;
-                let Digests { header, data } = agreed.digests;
-                self.reader.agree(Digests { header, data }, agreed.max_recv_bytes);
+                self.reader.agree(agreed.digests, agreed.max_recv_bytes);
                 self.writer.agree(agreed.digests);
                 self.negotiated = agreed;
                 self.window = CommandWindow::new(logged_in.cmd_sn);
