@@ -18,7 +18,7 @@ use super::initiator::{Happened, Initiator, Patience};
 use super::login::{LoggedIn, LoginConfig};
 use super::params::Negotiated;
 use super::probe::{Disk, Next, PROBE_BYTES, Probe};
-use super::task::{Owner, Slot, TaskTable};
+use super::task::{Owner, Slot, TaskTable, Work};
 
 /// What a session is for.
 #[derive(Clone, Debug)]
@@ -194,9 +194,9 @@ impl Session {
             self.done.push_back(Completion { tag, result: Err(disk::Error::GivenUp), buffer });
             return;
         }
-        let (flushing, whole) = (op == Op::Flush, (start_sector, sectors));
-        let owner = Owner::Block { tag, op, start_sector, sectors, flushing, whole };
-        let slot = self.tasks.insert(owner, buffer).expect("no more requests than were agreed on");
+        let work = Work::new(op, start_sector, sectors);
+        let slot = self.tasks.insert(Owner::Block(tag), work, buffer);
+        let slot = slot.expect("no more requests than were agreed on");
         self.waiting.push_back(slot);
         self.pump(now);
     }
@@ -225,7 +225,7 @@ impl Session {
         for slot in 0..self.tasks.slots_count() {
             let Some(task) = self.tasks.take(slot) else { continue };
             match task.owner {
-                Owner::Block { tag, .. } => {
+                Owner::Block(tag) => {
                     let result = Err(disk::Error::GivenUp);
                     self.done.push_back(Completion { tag, result, buffer: task.buffer });
                 }
@@ -386,12 +386,8 @@ impl Session {
             (task.flight, task.not_before) = (None, None);
             // From the beginning: what the target has already confirmed of a request that is not
             // complete may have been in a cache that it lost.
-            if let Owner::Block { op, start_sector, sectors, flushing, whole, .. } = &mut task.owner
-            {
-                (*start_sector, *sectors) = *whole;
-                *flushing = *op == Op::Flush;
-                task.base = 0;
-            }
+            task.work.begin_again();
+            task.base = 0;
         }
     }
 
@@ -405,7 +401,7 @@ impl Session {
                 }
                 Happened::Finished(slot) => match self.tasks.task(slot).owner {
                     Owner::Probe => self.finish_probe(slot, now),
-                    Owner::Block { .. } => self.finish(slot, now),
+                    Owner::Block(tag) => self.finish(slot, tag, now),
                 },
                 Happened::LoggedOut => self.logged_out(),
                 Happened::Text(_) => {}
@@ -423,7 +419,9 @@ impl Session {
         let State::InLogin { probe: Some(probe) } = &self.state else { return };
         let command = probe.command();
         let buffer = self.probe_buffer.take().expect("one probe command at a time");
-        let slot = self.tasks.insert(Owner::Probe, buffer).expect("a slot is kept for the probe");
+        let work = Work::new(Op::Read, 0, 0);
+        let slot = self.tasks.insert(Owner::Probe, work, buffer);
+        let slot = slot.expect("a slot is kept for the probe");
         let task = self.tasks.task_mut(slot);
         (task.command, task.not_before) = (command, not_before);
         match not_before {
@@ -468,38 +466,36 @@ impl Session {
     }
 
     /// A command of the block layer is over.
-    fn finish(&mut self, slot: Slot, now: Instant) {
+    fn finish(&mut self, slot: Slot, tag: Tag, now: Instant) {
         let task = self.tasks.task_mut(slot);
         let flight = task.flight.take().expect("a finished command was in flight");
         let outcome = flight.outcome.expect("a finished command has an outcome");
-        let Owner::Block { tag, op, start_sector, sectors, flushing, .. } = &mut task.owner else {
-            unreachable!("probes are finished elsewhere");
-        };
+        let work = &mut task.work;
         let mut verdict = judge(&outcome, task.command.transfer);
-        if *flushing && verdict == Verdict::Fail(disk::Error::Unsupported) {
+        if work.flushing && verdict == Verdict::Fail(disk::Error::Unsupported) {
             // A unit that does not know SYNCHRONIZE CACHE has no cache.
             verdict = Verdict::Done;
         }
         let result = match verdict {
             Verdict::Done => {
-                if *flushing {
+                if work.flushing {
                     Ok(())
                 } else {
-                    *start_sector += u64::from(task.covered);
-                    *sectors -= task.covered;
-                    if matches!(op, Op::Read | Op::Write { .. }) {
+                    work.start_sector += u64::from(task.covered);
+                    work.sectors -= task.covered;
+                    if matches!(work.op, Op::Read | Op::Write { .. }) {
                         task.base += task.covered * 512;
                     }
                     task.tries = 0;
                     let fua_by_command = self.disk.as_ref().is_some_and(|d| d.geometry.fua);
-                    *flushing = *sectors == 0
-                        && match op {
-                            Op::Write { fua } => *fua && !fua_by_command,
+                    work.flushing = work.sectors == 0
+                        && match work.op {
+                            Op::Write { fua } => fua && !fua_by_command,
                             // WRITE SAME has no FUA bit.
-                            Op::WriteZeroes { fua, .. } => *fua,
+                            Op::WriteZeroes { fua, .. } => fua,
                             _ => false,
                         };
-                    if *sectors > 0 || *flushing {
+                    if work.sectors > 0 || work.flushing {
                         self.waiting.push_front(slot);
                         return;
                     }
@@ -521,7 +517,7 @@ impl Session {
             }
             Verdict::Fail(error) => Err(error),
         };
-        let (tag, op, start_sector) = (*tag, *op, *start_sector);
+        let (op, start_sector) = (work.op, work.start_sector);
         self.complete(slot, tag, result);
         if result.is_err() {
             self.events.push_back(Event::RequestFailed { op, start_sector, outcome });
@@ -574,8 +570,11 @@ impl Session {
     /// Makes the next command of a request.
     fn prepare(&mut self, slot: Slot) {
         let task = self.tasks.task_mut(slot);
-        let Owner::Block { op, start_sector, sectors, flushing, .. } = task.owner else { return };
+        if task.owner == Owner::Probe {
+            return;
+        }
         let disk = self.disk.as_ref().expect("requests are sent when the disk is known");
+        let Work { op, start_sector, sectors, flushing, .. } = task.work;
         (task.command, task.covered) = if flushing {
             (synchronize_cache(), 0)
         } else {

@@ -21,25 +21,43 @@ pub(super) const SLOTS_MAX: usize = 0xff00;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The block layer.
-    Block {
-        tag: Tag,
-        op: Op,
-        /// First sector of 512 bytes that is not done yet.
-        start_sector: u64,
-        /// Sectors that are not done yet.
-        sectors: u32,
-        /// What remains is to make it stable.
-        flushing: bool,
-        /// First sector and number of sectors of the request as it came.
-        whole: (u64, u32),
-    },
+    Block(Tag),
     /// The session itself, finding out what the logical unit is.
     Probe,
+}
+
+/// What is to be done with the blocks of the disk, in as many commands as it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Work {
+    pub(super) op: Op,
+    /// First sector of 512 bytes that is not done yet.
+    pub(super) start_sector: u64,
+    /// Sectors that are not done yet.
+    pub(super) sectors: u32,
+    /// What remains is to make it stable.
+    pub(super) flushing: bool,
+    /// First sector and number of sectors of the whole.
+    whole: (u64, u32),
+}
+
+impl Work {
+    /// All of it is still to be done.
+    pub(super) fn new(op: Op, start_sector: u64, sectors: u32) -> Work {
+        let (flushing, whole) = (op == Op::Flush, (start_sector, sectors));
+        Work { op, start_sector, sectors, flushing, whole }
+    }
+
+    /// Back to the beginning.
+    pub(super) fn begin_again(&mut self) {
+        *self = Work::new(self.op, self.whole.0, self.whole.1);
+    }
 }
 
 /// One SCSI command and its data.
 pub(super) struct Task {
     pub(super) owner: Owner,
+    /// Of no meaning for a probe, whose command is made elsewhere.
+    pub(super) work: Work,
     pub(super) buffer: Buffer,
     pub(super) command: Command,
     /// Where in `buffer` the data of this command begins, in bytes.
@@ -117,11 +135,12 @@ impl TaskTable {
     }
 
     /// Puts a task into a free slot; `None` if there is none.
-    pub(super) fn insert(&mut self, owner: Owner, buffer: Buffer) -> Option<Slot> {
+    pub(super) fn insert(&mut self, owner: Owner, work: Work, buffer: Buffer) -> Option<Slot> {
         let slot = self.free.pop()?;
         self.sequence += 1;
         self.slots[usize::from(slot)].task = Some(Task {
             owner,
+            work,
             buffer,
             command: Command { cdb: [0; 16], transfer: Transfer::None },
             base: 0,
@@ -200,10 +219,13 @@ impl TaskTable {
 mod tests {
     use super::*;
 
+    const WORK: Work =
+        Work { op: Op::Read, start_sector: 0, sectors: 0, flushing: false, whole: (0, 0) };
+
     #[test]
     fn a_tag_is_good_for_one_sending() {
         let mut tasks = TaskTable::new(2);
-        let slot = tasks.insert(Owner::Probe, vec![0; 16].into()).unwrap();
+        let slot = tasks.insert(Owner::Probe, WORK, vec![0; 16].into()).unwrap();
         let first = tasks.take_off(slot);
         assert_eq!(tasks.find(first), Some(slot));
         let second = tasks.take_off(slot);
@@ -217,10 +239,10 @@ mod tests {
     #[test]
     fn a_full_table_takes_no_more() {
         let mut tasks = TaskTable::new(1);
-        let slot = tasks.insert(Owner::Probe, Box::default()).unwrap();
-        assert!(tasks.insert(Owner::Probe, Box::default()).is_none());
+        let slot = tasks.insert(Owner::Probe, WORK, Box::default()).unwrap();
+        assert!(tasks.insert(Owner::Probe, WORK, Box::default()).is_none());
         tasks.remove(slot);
-        assert!(tasks.insert(Owner::Probe, Box::default()).is_some());
+        assert!(tasks.insert(Owner::Probe, WORK, Box::default()).is_some());
         assert_eq!(tasks.len(), 1);
     }
 }
