@@ -24,13 +24,12 @@ use lunboot::boot::{partition_table, probe};
 use lunboot::proto::Error;
 use lunboot::proto::dhcp::DhcpClient;
 use lunboot::proto::disk::{Op, Tag};
-use lunboot::proto::logical_units::UnitAttentions;
 use lunboot::proto::params::{DigestChoice, Offer};
 use lunboot::proto::random::Random;
 use lunboot::proto::session::Session;
-use lunboot::proto::target::{Event, Target};
+use lunboot::proto::target::{Event, SessionName, Target};
 use lunboot::wire::dhcp::Message;
-use lunboot::wire::pdu::{BHS_BYTES, Request, Response};
+use lunboot::wire::pdu::{BHS_BYTES, Isid, Request, Response};
 use lunboot::wire::root_path::{Dialect, RootPath};
 use lunboot::wire::scsi::{Lun, Sense};
 use lunboot::wire::{netlink, rtnetlink, text, udp};
@@ -395,6 +394,8 @@ fn calls_in_any_order_are_survived() {
 fn commands_and_their_data_may_be_anything() {
     let pair = Pair::new(bare());
     let units = &pair.server.config.units;
+    let initiator = "iqn.2026-11.example:client".to_owned();
+    let session = SessionName { initiator, isid: Isid([0; 6]) };
     let mut random = Random::new(5);
     const OPCODES: [u8; 24] = [
         0x00, 0x03, 0x08, 0x0a, 0x12, 0x1a, 0x1b, 0x25, 0x28, 0x2a, 0x2f, 0x35, 0x41, 0x42, 0x5a,
@@ -409,12 +410,12 @@ fn commands_and_their_data_may_be_anything() {
             cdb[0] = OPCODES[random.below(24) as usize];
         }
         let data = random_bytes(&mut random, 1024);
-        let mut attentions = UnitAttentions::new_nexus(units);
+        let mut nexus = units.nexus(session.clone());
         units.data_out_bytes(Lun::ZERO, &cdb);
         for _ in 0..2 {
             let lun =
                 if random.below(8) == 0 { Lun(cdb[..8].try_into().unwrap()) } else { Lun::ZERO };
-            let outcome = units.execute(lun, &cdb, &data, &mut attentions);
+            let outcome = units.execute(lun, &cdb, &data, &mut nexus);
             assert!(!format!("{outcome:?}").is_empty());
         }
         let _ = Sense::parse(&data);

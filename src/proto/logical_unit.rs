@@ -2,11 +2,13 @@
 //!
 //! Everything a CDB says is checked once, before the store is touched; the store may then rely on
 //! it. Data to the initiator is not produced here but on demand by [`LogicalUnit::read`], straight
-//! into the memory that goes out, so a READ allocates nothing. What belongs to an I_T nexus (unit
-//! attentions) and to the target as a whole (REPORT LUNS) is the business of
-//! [`LogicalUnits`](super::logical_units::LogicalUnits).
+//! into the memory that goes out, so a READ allocates nothing. What the initiators have to do with
+//! each other is in `nexuses`; what belongs to the target as a whole (REPORT LUNS) is the business
+//! of [`LogicalUnits`](super::logical_units::LogicalUnits).
 
+mod attentions;
 mod description;
+mod nexuses;
 
 use std::fmt;
 use std::io;
@@ -15,6 +17,8 @@ use std::sync::Arc;
 use self::description::Identity;
 pub(crate) use self::description::stable_hash;
 pub(super) use self::description::standard_inquiry;
+pub use self::nexuses::Nexus;
+pub(super) use self::nexuses::{NexusId, Nexuses};
 use crate::store::Store;
 use crate::wire::scsi::{
     Cdb, CdbSize, FieldPointer, ProvisioningFlags, ScsiStatus, Sense, SenseKey, TransferFlags, asc,
@@ -35,6 +39,7 @@ const UNMAP_DESCRIPTORS_MAX: u32 = 256;
 pub struct LogicalUnit {
     store: Arc<dyn Store>,
     identity: Identity,
+    nexuses: Arc<Nexuses>,
     block_bytes: u32,
     physical_exponent: u8,
     blocks: u64,
@@ -137,6 +142,7 @@ impl LogicalUnit {
         }
         Ok(LogicalUnit {
             identity: Identity::new(target_name, disk_name),
+            nexuses: Arc::default(),
             block_bytes: logical,
             physical_exponent: exponent as u8,
             blocks: size_bytes / u64::from(logical),
@@ -160,6 +166,11 @@ impl LogicalUnit {
         self.read_only
     }
 
+    /// The I_T nexuses that use it.
+    pub(super) fn nexuses(&self) -> &Arc<Nexuses> {
+        &self.nexuses
+    }
+
     /// Bytes of data that a command takes from the initiator. A command that will be refused may
     /// say more than it would ever get.
     pub fn data_out_bytes(&self, cdb: &[u8; 16]) -> u64 {
@@ -175,8 +186,14 @@ impl LogicalUnit {
 
     /// Executes a command with the data that came for it. Data that is shorter than the command
     /// wants, because the initiator announced less, is written as far as it fills whole blocks;
-    /// what came beyond it is not used.
+    /// what came beyond it is not used. What lies between initiators, like unit attentions, is not
+    /// looked at: see [`LogicalUnits::execute`](super::logical_units::LogicalUnits::execute).
     pub fn execute(&self, cdb: &[u8; 16], data: &[u8]) -> Outcome {
+        self.execute_for(NexusId::NOBODY, cdb, data)
+    }
+
+    /// The same, for one of those that use the unit.
+    pub(super) fn execute_for(&self, _nexus: NexusId, cdb: &[u8; 16], data: &[u8]) -> Outcome {
         let outcome = match Cdb::parse(cdb) {
             Cdb::Read { size, lba, blocks, flags } => self.start_read(size, lba, blocks, flags),
             Cdb::Write { size, lba, blocks, flags } => self.write(size, lba, blocks, flags, data),

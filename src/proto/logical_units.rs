@@ -1,30 +1,27 @@
 //! The logical units of a target, and what concerns them all: which LUN is which, REPORT LUNS,
-//! commands to LUNs that are not there, unit attentions of an I_T nexus (SAM-5 §4.7, §5.14).
+//! commands to LUNs that are not there, what comes before a command (SAM-5 §4.7, §5.14).
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::logical_unit::{
-    LogicalUnit, Outcome, allocated, illegal, invalid_field, request_sense_data, standard_inquiry,
+    LogicalUnit, Nexus, NexusId, Outcome, allocated, illegal, invalid_field, request_sense_data,
+    standard_inquiry,
 };
-use crate::wire::scsi::{
-    Cdb, CdbSize, Lun, PERIPHERAL_ABSENT, Sense, SenseKey, asc, emit_report_luns,
-};
+use super::target::SessionName;
+use crate::wire::scsi::{Cdb, CdbSize, Lun, PERIPHERAL_ABSENT, asc, emit_report_luns};
 
 /// The logical units of a target, by number from 0 without gaps.
 #[derive(Debug)]
 pub struct LogicalUnits {
     units: Vec<LogicalUnit>,
-}
-
-/// What an initiator has to be told before its next command to each logical unit is executed: one
-/// for every session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnitAttentions {
-    pending: Vec<Option<(u8, u8)>>,
+    /// Sessions that ever were.
+    nexuses: AtomicU64,
 }
 
 impl LogicalUnits {
     /// A target with these logical units; the first is LUN 0.
     pub fn new(units: Vec<LogicalUnit>) -> LogicalUnits {
-        LogicalUnits { units }
+        LogicalUnits { units, nexuses: AtomicU64::new(0) }
     }
 
     /// How many there are.
@@ -52,14 +49,23 @@ impl LogicalUnits {
         self.get(lun).map_or(0, |unit| unit.data_out_bytes(cdb))
     }
 
-    /// Executes a command of the initiator that the unit attentions belong to.
-    pub fn execute(
-        &self,
-        lun: Lun,
-        cdb: &[u8; 16],
-        data: &[u8],
-        attentions: &mut UnitAttentions,
-    ) -> Outcome {
+    /// A session begins; it ends when this is dropped.
+    pub fn nexus(&self, session: SessionName) -> Nexus {
+        let id = NexusId(self.nexuses.fetch_add(1, Ordering::Relaxed) + 1);
+        Nexus::new(id, session, self.units.iter().map(|unit| unit.nexuses().clone()))
+    }
+
+    /// A logical unit, or every one of them, was reset: what sessions had of it for themselves is
+    /// void, and each is told so.
+    pub fn reset(&self, lun: Option<Lun>) {
+        match lun {
+            Some(lun) => self.get(lun).iter().for_each(|unit| unit.nexuses().reset()),
+            None => self.units.iter().for_each(|unit| unit.nexuses().reset()),
+        }
+    }
+
+    /// Executes a command of a session.
+    pub fn execute(&self, lun: Lun, cdb: &[u8; 16], data: &[u8], nexus: &mut Nexus) -> Outcome {
         // NACA, in the CONTROL byte, asks for an error handling that iSCSI disks do not have.
         const NACA: u8 = 0x04;
         let command = Cdb::parse(cdb);
@@ -67,16 +73,18 @@ impl LogicalUnits {
             return self.report_luns(select, allocation);
         }
         let Some(unit) = self.get(lun) else { return execute_absent(&command) };
+        let standing = nexus.standing(lun);
         match command {
+            _ if !standing.attention => {}
             // INQUIRY answers whatever is pending and leaves it pending (SAM-5 §5.14.3).
             Cdb::Inquiry { .. } => {}
             Cdb::RequestSense { descriptor, allocation } => {
-                if let Some(sense) = attentions.take(lun) {
+                if let Some(sense) = nexus.take_attention(lun) {
                     return request_sense_data(&sense, descriptor, allocation);
                 }
             }
             _ => {
-                if let Some(sense) = attentions.take(lun) {
+                if let Some(sense) = nexus.take_attention(lun) {
                     return sense.into();
                 }
             }
@@ -85,7 +93,7 @@ impl LogicalUnits {
         if let Some(byte) = control.filter(|byte| cdb[*byte] & NACA != 0) {
             return invalid_field(byte as u16, Some(2)).into();
         }
-        unit.execute(cdb, data)
+        unit.execute_for(nexus.id(), cdb, data)
     }
 
     fn report_luns(&self, select: u8, allocation: u32) -> Outcome {
@@ -116,39 +124,13 @@ fn execute_absent(command: &Cdb) -> Outcome {
     }
 }
 
-impl UnitAttentions {
-    /// Of a new I_T nexus: whatever the units were for this initiator before is over.
-    pub fn new_nexus(units: &LogicalUnits) -> UnitAttentions {
-        UnitAttentions { pending: vec![Some(asc::POWER_ON_OR_RESET); units.len()] }
-    }
-
-    /// A logical unit was reset.
-    pub fn logical_unit_reset(&mut self, lun: Lun) {
-        if let Some(pending) = self.slot(lun) {
-            *pending = Some(asc::BUS_DEVICE_RESET);
-        }
-    }
-
-    /// The target was reset.
-    pub fn target_reset(&mut self) {
-        self.pending.fill(Some(asc::BUS_DEVICE_RESET));
-    }
-
-    fn take(&mut self, lun: Lun) -> Option<Sense> {
-        let code = self.slot(lun)?.take()?;
-        Some(Sense::new(SenseKey::UnitAttention, code))
-    }
-
-    fn slot(&mut self, lun: Lun) -> Option<&mut Option<(u8, u8)>> {
-        self.pending.get_mut(usize::from(lun.to_number()?))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proto::logical_unit::Options;
     use crate::store::memory::MemoryStore;
+    use crate::wire::pdu::Isid;
+    use crate::wire::scsi::{Sense, SenseKey};
     use std::sync::Arc;
 
     fn units(count: u16) -> LogicalUnits {
@@ -167,43 +149,48 @@ mod tests {
         }
     }
 
+    fn nexus(units: &LogicalUnits, number: u8) -> Nexus {
+        let initiator = "iqn.2026-11.io.lunboot:client".to_owned();
+        units.nexus(SessionName { initiator, isid: Isid([0x80, 0, 0, 0, 0, number]) })
+    }
+
     const INQUIRY: Cdb = Cdb::Inquiry { evpd: false, page: 0, allocation: 36 };
 
     #[test]
     fn a_new_nexus_is_told_once_for_each_unit() {
         let units = units(2);
-        let mut attentions = UnitAttentions::new_nexus(&units);
+        let mut nexus = nexus(&units, 1);
         let ready = Cdb::TestUnitReady.emit();
         for lun in [Lun::ZERO, Lun::from_number(1)] {
-            data(units.execute(lun, &INQUIRY.emit(), &[], &mut attentions));
+            data(units.execute(lun, &INQUIRY.emit(), &[], &mut nexus));
             let sense = Sense::new(SenseKey::UnitAttention, asc::POWER_ON_OR_RESET);
-            assert_eq!(units.execute(lun, &ready, &[], &mut attentions), sense.into());
-            assert_eq!(units.execute(lun, &ready, &[], &mut attentions), Outcome::Good);
+            assert_eq!(units.execute(lun, &ready, &[], &mut nexus), sense.into());
+            assert_eq!(units.execute(lun, &ready, &[], &mut nexus), Outcome::Good);
         }
     }
 
     #[test]
     fn request_sense_fetches_a_unit_attention() {
         let units = units(1);
-        let mut attentions = UnitAttentions::new_nexus(&units);
+        let mut nexus = nexus(&units, 1);
         let request = Cdb::RequestSense { descriptor: false, allocation: 18 }.emit();
-        let first = data(units.execute(Lun::ZERO, &request, &[], &mut attentions));
+        let first = data(units.execute(Lun::ZERO, &request, &[], &mut nexus));
         assert_eq!(Sense::parse(&first).unwrap().key, SenseKey::UnitAttention);
-        let second = data(units.execute(Lun::ZERO, &request, &[], &mut attentions));
+        let second = data(units.execute(Lun::ZERO, &request, &[], &mut nexus));
         assert_eq!(Sense::parse(&second).unwrap().key, SenseKey::NoSense);
-        attentions.target_reset();
-        let third = data(units.execute(Lun::ZERO, &request, &[], &mut attentions));
+        units.reset(None);
+        let third = data(units.execute(Lun::ZERO, &request, &[], &mut nexus));
         assert_eq!(Sense::parse(&third).unwrap().code(), asc::BUS_DEVICE_RESET);
     }
 
     #[test]
     fn luns_that_are_not_there_say_so() {
         let units = units(1);
-        let mut attentions = UnitAttentions::new_nexus(&units);
+        let mut nexus = nexus(&units, 1);
         for lun in [Lun::from_number(1), Lun([0xc1, 1, 0, 0, 0, 0, 0, 0])] {
-            let inquiry = data(units.execute(lun, &INQUIRY.emit(), &[], &mut attentions));
+            let inquiry = data(units.execute(lun, &INQUIRY.emit(), &[], &mut nexus));
             assert_eq!((inquiry[0], inquiry.len()), (0x7f, 36));
-            let ready = units.execute(lun, &Cdb::TestUnitReady.emit(), &[], &mut attentions);
+            let ready = units.execute(lun, &Cdb::TestUnitReady.emit(), &[], &mut nexus);
             assert_eq!(ready, illegal(asc::LOGICAL_UNIT_NOT_SUPPORTED).into());
         }
     }
@@ -211,10 +198,10 @@ mod tests {
     #[test]
     fn report_luns_of_any_lun_and_its_truncation() {
         let units = units(3);
-        let mut attentions = UnitAttentions::new_nexus(&units);
+        let mut nexus = nexus(&units, 1);
         let mut report = |select, allocation| {
             let cdb = Cdb::ReportLuns { select, allocation }.emit();
-            units.execute(Lun::from_number(9), &cdb, &[], &mut attentions)
+            units.execute(Lun::from_number(9), &cdb, &[], &mut nexus)
         };
         let all = data(report(0, 4096));
         assert_eq!((all[3], all.len(), all[8 + 17]), (24, 32, 2));
@@ -227,10 +214,30 @@ mod tests {
     #[test]
     fn naca_is_refused_at_its_place() {
         let units = units(1);
-        let mut attentions = UnitAttentions { pending: vec![None] };
+        let mut nexus = nexus(&units, 1);
+        units.execute(Lun::ZERO, &Cdb::TestUnitReady.emit(), &[], &mut nexus);
         let mut cdb = Cdb::ReadCapacity10.emit();
         cdb[9] = 0x04;
         let refused = invalid_field(9, Some(2)).into();
-        assert_eq!(units.execute(Lun::ZERO, &cdb, &[], &mut attentions), refused);
+        assert_eq!(units.execute(Lun::ZERO, &cdb, &[], &mut nexus), refused);
+    }
+    #[test]
+    fn every_nexus_is_told_of_a_reset_of_its_unit() {
+        let units = units(2);
+        let mut nexuses = [nexus(&units, 1), nexus(&units, 2)];
+        let ready = Cdb::TestUnitReady.emit();
+        let luns = [Lun::ZERO, Lun::from_number(1)];
+        for nexus in &mut nexuses {
+            for lun in luns {
+                units.execute(lun, &ready, &[], nexus);
+            }
+        }
+        units.reset(Some(luns[1]));
+        let sense = Sense::new(SenseKey::UnitAttention, asc::BUS_DEVICE_RESET);
+        for nexus in &mut nexuses {
+            assert_eq!(units.execute(luns[0], &ready, &[], nexus), Outcome::Good);
+            assert_eq!(units.execute(luns[1], &ready, &[], nexus), sense.into());
+            assert_eq!(units.execute(luns[1], &ready, &[], nexus), Outcome::Good);
+        }
     }
 }

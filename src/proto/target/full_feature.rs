@@ -14,8 +14,7 @@ use super::task::{NewTask, Placement, Task, Tasks};
 use super::text::{Refusal, Texts};
 use super::{COMMAND_WINDOW, Event, SessionName, Tag, TargetConfig};
 use crate::proto::error::Error;
-use crate::proto::logical_unit::{Outcome, TRANSFER_BYTES_MAX};
-use crate::proto::logical_units::UnitAttentions;
+use crate::proto::logical_unit::{Nexus, Outcome, TRANSFER_BYTES_MAX};
 use crate::proto::params::Negotiated;
 use crate::wire::frame::DataEnd;
 use crate::wire::pdu::{
@@ -38,7 +37,7 @@ pub(super) struct FullFeature {
     stat_sn: Sn,
     exp_cmd_sn: Sn,
     tasks: Tasks,
-    attentions: UnitAttentions,
+    nexus: Nexus,
     texts: Texts,
     last_heard: Instant,
     /// A NOP-In waits for its answer since then.
@@ -66,7 +65,7 @@ impl FullFeature {
         now: Instant,
     ) -> FullFeature {
         FullFeature {
-            attentions: UnitAttentions::new_nexus(&config.units),
+            nexus: config.units.nexus(claim.session.clone()),
             config,
             portal,
             session: claim.session,
@@ -269,7 +268,7 @@ impl FullFeature {
             Some(sense) => sense.into(),
             None => {
                 let data = task.data(&out.buffers);
-                config.units.execute(task.lun, &task.cdb, data, &mut self.attentions)
+                config.units.execute(task.lun, &task.cdb, data, &mut self.nexus)
             }
         };
         let (lun, expected_in) = (task.lun, task.expected_in);
@@ -544,7 +543,7 @@ impl FullFeature {
     /// The tasks of the other sessions have ended too.
     pub(super) fn reset_done(&mut self, out: &mut Output) {
         let Some((itt, lun)) = self.resetting.take() else { return };
-        self.attention(lun);
+        self.config.units.reset(lun);
         self.respond_task_management(itt, FUNCTION_COMPLETE, out);
     }
 
@@ -553,14 +552,6 @@ impl FullFeature {
     pub(super) fn handle_reset(&mut self, lun: Option<Lun>, out: &mut Output) {
         for tag in self.tasks.of(lun) {
             self.respond(tag, ScsiStatus::TaskAborted, None, 0, out);
-        }
-        self.attention(lun);
-    }
-
-    fn attention(&mut self, lun: Option<Lun>) {
-        match lun {
-            Some(lun) => self.attentions.logical_unit_reset(lun),
-            None => self.attentions.target_reset(),
         }
     }
 

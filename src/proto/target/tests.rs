@@ -611,6 +611,7 @@ fn the_reset_of_another_session_ends_tasks_with_task_aborted() {
     client.send(&pdu.emit(), &[]);
     let r2t = client.r2t();
     client.target.handle_reset(Some(Lun::ZERO));
+    client.target.config.units.reset(Some(Lun::ZERO));
     client.drain();
     assert_eq!(client.finish(pdu.itt).0, ScsiStatus::TaskAborted);
     client.data_out(pdu.itt, r2t.ttt, 0, 0, &[1; 512], true);
