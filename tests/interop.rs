@@ -12,7 +12,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use kernel::{inside_with, wait_until};
+use kernel::{have, inside_with, wait_until};
 use programs::{
     Attached, Load, NAME, Target, file_system_works, lunboot, no_io_error, random_file, run,
     try_run, used_kib,
@@ -20,18 +20,6 @@ use programs::{
 
 fn inside(name: &str, body: impl FnOnce()) {
     inside_with(name, "768M", body);
-}
-
-/// Whether all of these programs are there; says which is not. In CI they must be.
-fn have(name: &str, programs: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |program: &&&str| std::env::split_paths(&path).any(|d| d.join(program).exists());
-    let missing: Vec<_> = programs.iter().filter(|program| !is_there(program)).collect();
-    if missing.is_empty() {
-        return true;
-    }
-    kernel::skip(&format!("{name}: these programs are not installed: {missing:?}"));
-    false
 }
 
 /// A target of tgt's daemon with one disk as LUN 1, where it has its first.

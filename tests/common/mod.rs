@@ -9,7 +9,7 @@
 // Each test program uses a part of it.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
-pub mod client;
+pub mod capture;
 pub mod network;
 pub mod server;
 pub mod tap;

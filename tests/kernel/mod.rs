@@ -65,6 +65,18 @@ pub fn skip(reason: &str) {
     io::stderr().write_all(format!("\nskipped: {reason}\n").as_bytes()).unwrap();
 }
 
+/// Whether all of these programs are there; says which is not. In CI they must be.
+pub fn have(name: &str, programs: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &&&str| std::env::split_paths(&path).any(|d| d.join(program).exists());
+    let missing: Vec<_> = programs.iter().filter(|program| !is_there(program)).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    skip(&format!("{name}: these programs are not installed: {missing:?}"));
+    false
+}
+
 const INSIDE: &str = "LUNBOOT_TEST_IS_INSIDE";
 
 /// How long a test may take in its kernel.
