@@ -399,6 +399,15 @@ impl Machine {
         Machine::start(scratch, &mut command)
     }
 
+    /// The same on QEMU's user network, which gives it a file of the test's folder `tftp`.
+    pub fn boot_from_tftp(scratch: &Scratch, file: &str) -> Machine {
+        let mut command = mortal_in(None, &recipe("machine"));
+        let folder = scratch.path("tftp");
+        let net = format!("user,tftp={},bootfile={file}", folder.display());
+        command.args(["--firmware", "--net", &net]);
+        Machine::start(scratch, &mut command)
+    }
+
     fn start(scratch: &Scratch, command: &mut Command) -> Machine {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("QEMU starts");

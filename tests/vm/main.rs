@@ -6,6 +6,7 @@
 //! plain `cargo test` leaves them out; `make test` runs them: `cargo test --test vm -- --ignored
 //! --test-threads=1`.
 
+mod ipxe;
 mod lab;
 
 use std::fs;
