@@ -6,20 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Server;
 use crate::proto::logical_unit::{LogicalUnit, Options, Unfit, stable_hash};
 use crate::proto::logical_units::LogicalUnits;
-use crate::proto::params::Offer;
 use crate::proto::target::TargetConfig;
 use crate::store::file::{FileStore, OpenError};
 use crate::wire::Malformed;
 use crate::wire::root_path::{DEFAULT_PORT, Host, IscsiName, RootPath};
 use crate::wire::scsi::Lun;
-
-/// A silent connection is asked for a sign of life after this time.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What to serve, where and how.
 #[derive(Clone, Debug)]
@@ -68,13 +63,7 @@ impl Setup {
             let unit = LogicalUnit::new(Arc::new(store), &name, &disk_name(path), options);
             units.push(unit.map_err(|unfit| SetupError::Unfit(path.clone(), unfit))?);
         }
-        Ok(TargetConfig {
-            name,
-            portal_group: 1,
-            offer: Offer::default(),
-            ping_interval: PING_INTERVAL,
-            units: LogicalUnits::new(units),
-        })
+        Ok(TargetConfig::new(&name, LogicalUnits::new(units)))
     }
 
     /// The addresses to listen on.

@@ -10,6 +10,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 pub mod capture;
+pub mod client;
 pub mod network;
 pub mod server;
 pub mod tap;

@@ -119,11 +119,9 @@ impl Server {
         };
         let unit = LogicalUnit::new(store.clone(), NAME, b"disk", options).expect("a sane disk");
         let config = TargetConfig {
-            name: NAME.into(),
-            portal_group: 1,
             offer: settings.target,
             ping_interval: settings.ping_interval,
-            units: LogicalUnits::new(vec![unit]),
+            ..TargetConfig::new(NAME, LogicalUnits::new(vec![unit]))
         };
         Server { config: Arc::new(config), store, connections: Vec::new(), tsih: 0 }
     }

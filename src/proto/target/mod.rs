@@ -46,6 +46,8 @@ const STREAM_BYTES: usize = 256 * 1024;
 /// Data segments from here on are received straight into their buffer; for shorter ones a system
 /// call of their own costs more than the copy.
 const DIRECT_BYTES_MIN: u32 = 32 * 1024;
+/// A silent connection is asked for a sign of life after this time.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Time from the connection to the end of the login.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -63,6 +65,19 @@ pub struct TargetConfig {
     pub ping_interval: Duration,
     /// What it serves.
     pub units: LogicalUnits,
+}
+
+impl TargetConfig {
+    /// A target with the usual operational keys and the usual patience.
+    pub fn new(name: &str, units: LogicalUnits) -> TargetConfig {
+        TargetConfig {
+            name: name.to_owned(),
+            portal_group: 1,
+            offer: Offer::default(),
+            ping_interval: PING_INTERVAL,
+            units,
+        }
+    }
 }
 
 /// The names by which a session is known again: initiator and ISID; the portal group is always the
@@ -504,6 +519,3 @@ impl Target {
         self.events.push_back(Event::Ended(end));
     }
 }
-
-#[cfg(test)]
-mod tests;

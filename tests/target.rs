@@ -1,316 +1,23 @@
-//! One connection of the target, driven PDU by PDU by a hand-made initiator.
-//!
-//! What our own initiator never sends is here; the two together are in `tests/`.
+//! One connection of the target against a hand-made initiator ([`Client`]): what our own initiator
+//! never sends, and every rule that a broken one could break. The two together are in
+//! `login.rs`, `read_write.rs` and `reconnect.rs`.
 
-use super::*;
-use crate::proto::logical_unit::{LogicalUnit, Options};
-use crate::proto::params::DigestChoice;
-use crate::store::memory::MemoryStore;
-use crate::wire::pdu::*;
-use crate::wire::scsi::{Cdb, CdbSize, ScsiStatus, Sense, TransferFlags, asc};
-use crate::wire::serial::Sn;
-use crate::wire::text::Text;
+mod common;
 
-const NAME: &str = "iqn.2026-11.io.lunboot:test";
-const INITIATOR: &str = "iqn.2004-10.example:client";
-const ISID: Isid = Isid([0x80, 1, 2, 3, 4, 5]);
-const DISK_BYTES: u64 = 4 << 20;
+use std::collections::VecDeque;
+use std::time::Duration;
 
-/// The other end of the connection: sends PDUs made by hand, and reads what comes back.
-struct Client {
-    target: Target,
-    store: Arc<MemoryStore>,
-    now: Instant,
-    reader: Reader,
-    inbox: VecDeque<(Response, Vec<u8>)>,
-    events: Vec<Event>,
-    cmd_sn: Sn,
-    itt: u32,
-    last: StatusSns,
-}
+use common::client::*;
+use lunboot::proto::Error;
+use lunboot::proto::target::{End, Event, SessionName};
+use lunboot::store::Store;
+use lunboot::wire::pdu::*;
+use lunboot::wire::scsi::{Cdb, Lun, ScsiStatus, asc};
+use lunboot::wire::serial::Sn;
+use lunboot::wire::text::Text;
 
-fn offer() -> Offer {
-    Offer {
-        header_digest: DigestChoice::IfAsked,
-        max_recv_bytes: 65536,
-        max_burst_bytes: 65536,
-        first_burst_bytes: 16384,
-        max_outstanding_r2t: 2,
-        ..Offer::default()
-    }
-}
-
-impl Client {
-    fn new() -> Client {
-        let store = Arc::new(MemoryStore::with_volatile_cache(DISK_BYTES));
-        let unit = LogicalUnit::new(store.clone(), NAME, b"disk", Options::default()).unwrap();
-        let config = TargetConfig {
-            name: NAME.to_owned(),
-            portal_group: 1,
-            offer: offer(),
-            ping_interval: Duration::from_secs(30),
-            units: LogicalUnits::new(vec![unit]),
-        };
-        let now = Instant::now();
-        let portal = "192.0.2.7:3260".parse().unwrap();
-        Client {
-            target: Target::new(Arc::new(config), portal, now),
-            store,
-            now,
-            reader: Reader::new(1 << 20, 1 << 20),
-            inbox: VecDeque::new(),
-            events: Vec::new(),
-            cmd_sn: Sn(100),
-            itt: 1,
-            last: StatusSns::default(),
-        }
-    }
-
-    /// A client in the full feature phase that has been told of the power-on.
-    fn logged_in() -> Client {
-        let mut client = Client::new();
-        let keys = [
-            ("InitialR2T", "No"),
-            ("ImmediateData", "Yes"),
-            ("MaxBurstLength", "262144"),
-            ("FirstBurstLength", "65536"),
-            ("MaxOutstandingR2T", "8"),
-        ];
-        client.log_in("Normal", &keys);
-        let (status, _) = client.command(&Cdb::TestUnitReady, 0, &[]);
-        assert_eq!(status, ScsiStatus::CheckCondition);
-        client
-    }
-
-    fn log_in(&mut self, session_type: &str, keys: &[(&str, &str)]) -> Negotiation {
-        let mut text = Text::new();
-        text.push("InitiatorName", INITIATOR);
-        text.push("SessionType", session_type);
-        if session_type == "Normal" {
-            text.push("TargetName", NAME);
-        }
-        text.push("AuthMethod", "CHAP,None");
-        let security = Stage::SecurityNegotiation;
-        let operational = Stage::LoginOperationalNegotiation;
-        let (response, answer) = self.login(security, Some(operational), &text);
-        assert_eq!((response.status_class, response.next_stage), (0, Some(operational)));
-        assert!(answer.contains("AuthMethod=None"), "{answer}");
-        let mut text = Text::new();
-        text.push("MaxRecvDataSegmentLength", "8192");
-        for (key, value) in keys {
-            text.push(key, value);
-        }
-        let (response, answer) = self.login(operational, Some(Stage::FullFeaturePhase), &text);
-        assert_eq!((response.status_class, response.tsih), (0, 0x1234));
-        Negotiation(answer)
-    }
-
-    fn login(
-        &mut self,
-        stage: Stage,
-        next_stage: Option<Stage>,
-        text: &Text,
-    ) -> (LoginResponse, String) {
-        let request = LoginRequest {
-            transit: next_stage.is_some(),
-            continues: false,
-            stage,
-            next_stage,
-            version_max: 0,
-            version_min: 0,
-            isid: ISID,
-            tsih: 0,
-            itt: Itt(7),
-            cid: 9,
-            cmd_sn: self.cmd_sn,
-            exp_stat_sn: Sn(0),
-            data_bytes: text.as_bytes().len() as u32,
-        };
-        self.send(&request.emit(), text.as_bytes());
-        match self.receive() {
-            (Response::Login(response), data) => {
-                (response, String::from_utf8(data).unwrap().replace('\0', " "))
-            }
-            other => panic!("expected a Login Response, got {other:?}"),
-        }
-    }
-
-    fn send(&mut self, bhs: &Bhs, data: &[u8]) {
-        let mut bytes = bhs.to_vec();
-        bytes.extend(data);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        self.send_bytes(&bytes);
-    }
-
-    fn send_bytes(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let space = self.target.recv_space();
-            let count = space.len().min(bytes.len());
-            if count == 0 {
-                return;
-            }
-            space[..count].copy_from_slice(&bytes[..count]);
-            self.target.received(count, self.now);
-            bytes = &bytes[count..];
-            self.drain();
-        }
-    }
-
-    /// Does what a server does with the outputs, and keeps what it was asked.
-    fn drain(&mut self) {
-        loop {
-            while let Some(event) = self.target.poll_event() {
-                match &event {
-                    Event::Claim { .. } => self.target.admit(0x1234, self.now),
-                    Event::Command { tag, .. } => self.target.execute(*tag),
-                    Event::Reset { .. } => self.target.reset_done(),
-                    Event::Ended(_) => {}
-                }
-                self.events.push(event);
-            }
-            let mut slices: [&[u8]; 64] = [&[]; 64];
-            let count = self.target.poll_transmit(&mut slices);
-            let bytes = slices[..count].concat();
-            if bytes.is_empty() {
-                break;
-            }
-            self.target.sent(bytes.len());
-            self.read(&bytes);
-        }
-    }
-
-    fn read(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let space = self.reader.space();
-            let count = space.len().min(bytes.len());
-            space[..count].copy_from_slice(&bytes[..count]);
-            self.reader.filled(count);
-            bytes = &bytes[count..];
-            while let Some((header, bhs)) = self.reader.poll_header().unwrap() {
-                let mut data = vec![0; header.data_bytes as usize];
-                let taken = self.reader.take(&mut data);
-                assert_eq!(taken, data.len(), "tests send whole PDUs");
-                assert_eq!(self.reader.poll_end(), Some(DataEnd::Good));
-                self.inbox.push_back((Response::parse(&bhs).unwrap(), data));
-            }
-        }
-    }
-
-    fn receive(&mut self) -> (Response, Vec<u8>) {
-        self.inbox.pop_front().expect("the target has answered")
-    }
-
-    fn command_pdu(&mut self, cdb: &Cdb, expected: u32, data: &[u8], write: bool) -> ScsiCommand {
-        self.itt += 1;
-        let pdu = ScsiCommand {
-            immediate: false,
-            final_pdu: true,
-            read: !write && expected > 0,
-            write,
-            attribute: TaskAttribute::Simple,
-            lun: 0,
-            itt: Itt(self.itt),
-            expected_data_bytes: expected,
-            cmd_sn: self.cmd_sn,
-            exp_stat_sn: Sn(0),
-            cdb: cdb.emit(),
-            data_bytes: data.len() as u32,
-        };
-        self.cmd_sn = self.cmd_sn.next();
-        pdu
-    }
-
-    /// A command with all its data, if any, in its own PDU; gives its status and the data read.
-    fn command(&mut self, cdb: &Cdb, expected: u32, data: &[u8]) -> (ScsiStatus, Vec<u8>) {
-        let pdu = self.command_pdu(cdb, expected, data, !data.is_empty());
-        self.send(&pdu.emit(), data);
-        self.finish(pdu.itt)
-    }
-
-    /// Collects the answer to a command.
-    fn finish(&mut self, itt: Itt) -> (ScsiStatus, Vec<u8>) {
-        let mut read = Vec::new();
-        loop {
-            match self.receive() {
-                (Response::DataIn(pdu), data) => {
-                    assert_eq!((pdu.itt, pdu.buffer_offset as usize), (itt, read.len()));
-                    read.extend(data);
-                    if let Some(status) = pdu.status {
-                        self.last = pdu.sns;
-                        return (ScsiStatus::from_code(status), read);
-                    }
-                }
-                (Response::ScsiResponse(pdu), data) => {
-                    assert_eq!(pdu.itt, itt);
-                    self.last = pdu.sns;
-                    return (ScsiStatus::from_code(pdu.status), data);
-                }
-                other => panic!("expected an answer to {itt:?}, got {other:?}"),
-            }
-        }
-    }
-
-    fn data_out(&mut self, itt: Itt, ttt: Ttt, data_sn: u32, offset: u32, data: &[u8], last: bool) {
-        let pdu = DataOut {
-            final_pdu: last,
-            lun: 0,
-            itt,
-            ttt,
-            exp_stat_sn: Sn(0),
-            data_sn: Sn(data_sn),
-            buffer_offset: offset,
-            data_bytes: data.len() as u32,
-        };
-        self.send(&pdu.emit(), data);
-    }
-
-    fn r2t(&mut self) -> R2t {
-        match self.receive() {
-            (Response::R2t(pdu), _) => pdu,
-            other => panic!("expected an R2T, got {other:?}"),
-        }
-    }
-
-    fn task_management(&mut self, function: u8, referenced: Itt) -> u8 {
-        self.itt += 1;
-        let pdu = TaskManagementRequest {
-            immediate: true,
-            function,
-            lun: 0,
-            itt: Itt(self.itt),
-            referenced_itt: referenced,
-            cmd_sn: self.cmd_sn,
-            exp_stat_sn: Sn(0),
-            ref_cmd_sn: Sn(0),
-        };
-        self.send(&pdu.emit(), &[]);
-        match self.receive() {
-            (Response::TaskManagement(pdu), _) => pdu.response,
-            other => panic!("expected a Task Management Function Response, got {other:?}"),
-        }
-    }
-}
-
-/// The target's answers in the operational stage.
-struct Negotiation(String);
-
-fn read(lba: u64, blocks: u32) -> Cdb {
-    Cdb::Read { size: CdbSize::Sixteen, lba, blocks, flags: TransferFlags::default() }
-}
-
-fn write(lba: u64, blocks: u32) -> Cdb {
-    Cdb::Write { size: CdbSize::Sixteen, lba, blocks, flags: TransferFlags::default() }
-}
-
-fn sense(data: &[u8]) -> Sense {
-    assert_eq!(usize::from(data[1]) + 2, data.len());
-    Sense::parse(&data[2..]).unwrap()
-}
-
-/// Bytes that tell where they are from.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|index| (index / 512 + index * 7) as u8).collect()
-}
+/// Commands that an initiator may have under way.
+const COMMAND_WINDOW: u32 = 128;
 
 #[test]
 fn login_negotiates_and_claims_a_session() {
@@ -409,7 +116,7 @@ fn a_new_session_begins_with_a_unit_attention() {
 fn data_in_is_cut_to_the_segment_length_and_bursts_are_marked() {
     let mut client = Client::logged_in();
     let data = pattern(160 * 512);
-    crate::store::Store::write_at(&*client.store, &data, 512).unwrap();
+    client.store.write_at(&data, 512).unwrap();
     let pdu = client.command_pdu(&read(1, 160), 160 * 512, &[], false);
     client.send(&pdu.emit(), &[]);
     let pdus: Vec<_> = client
@@ -611,7 +318,7 @@ fn the_reset_of_another_session_ends_tasks_with_task_aborted() {
     client.send(&pdu.emit(), &[]);
     let r2t = client.r2t();
     client.target.handle_reset(Some(Lun::ZERO));
-    client.target.config.units.reset(Some(Lun::ZERO));
+    client.config.units.reset(Some(Lun::ZERO));
     client.drain();
     assert_eq!(client.finish(pdu.itt).0, ScsiStatus::TaskAborted);
     client.data_out(pdu.itt, r2t.ttt, 0, 0, &[1; 512], true);
