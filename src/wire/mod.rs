@@ -10,6 +10,7 @@ use std::fmt;
 pub mod dhcp;
 mod dhcp_options;
 pub mod frame;
+pub mod ibft;
 pub mod nbd;
 pub mod netlink;
 pub mod pdu;
