@@ -5,6 +5,7 @@
 #                   (DEMO=check does it without a person and exits 0 if all went well)
 #   make test       every test there is, with a line of counts at the end
 #   make bench      the measurements
+#   make fuzz       every fuzzer for FUZZ_SECONDS (1800) each; wants a nightly toolchain and a C++ compiler
 #   make install    programs, boot hooks, udev rule, man pages (DESTDIR=, PREFIX=)
 #   make check      format and lints, as the tests want them
 #
@@ -55,6 +56,12 @@ test: all
 .PHONY: bench
 bench: all
 	tests/bench/run
+
+FUZZ_SECONDS ?= 1800
+
+.PHONY: fuzz
+fuzz:
+	fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: check
 check:

@@ -519,7 +519,7 @@ fn nothing_points_at_the_machine_it_was_written_on() {
         "proxy.golang|.org",
     ]
     .map(|word| word.replace('|', ""));
-    for source in sources().iter().filter(|source| source.path != "Cargo.lock") {
+    for source in sources().iter().filter(|source| !source.path.ends_with("Cargo.lock")) {
         for (number, line) in source.text.lines().enumerate() {
             for word in words.iter().filter(|word| line.contains(word.as_str())) {
                 complaints.add(&source.path, number + 1, format!("names {word}"));

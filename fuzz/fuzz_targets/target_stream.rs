@@ -1,0 +1,8 @@
+//! The fuzzer of the drive `target_stream`.
+
+#![no_main]
+
+#[path = "../drives/mod.rs"]
+mod drives;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drives::target_stream(bytes));
