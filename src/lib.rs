@@ -58,8 +58,9 @@
 //! `io_uring_enter` hands all completions of the turn to the kernel.
 //!
 //! If the connection breaks anywhere in between, the session puts what was in flight back in order,
-//! logs in anew under the same ISID, makes sure that it is the same disk, and sends everything
-//! again. The block layer sees only latency.
+//! logs in anew under the same ISID, makes sure that it is the same disk, writes again what was
+//! complete but not flushed, and sends everything again. The block layer sees only latency, also
+//! when the target has lost its cache.
 //!
 //! # Journey 3: one SCSI command at the target
 //!

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Direction, Pair, Settings, pattern};
 use lunboot::proto::Error;
-use lunboot::proto::disk::{Op, Tag};
+use lunboot::proto::disk::{self, Op, Tag};
 use lunboot::proto::params::Offer;
 use lunboot::proto::session::Event;
 use lunboot::wire::pdu::{DataIn, ScsiCommand, ScsiResponse};
@@ -121,18 +121,138 @@ fn a_target_that_restarts_without_its_cache_gets_everything_again() {
         for _ in 0..steps {
             pair.step();
         }
-        let acknowledged = pair.completions.iter().any(|done| done.tag == Tag(7));
         pair.restart_target(|| false);
         pair.run_until("all", |pair| pair.completions.len() == 3);
         assert!(pair.completions.iter().all(|done| done.result.is_ok()));
         let found = pair.read(0, 32 * 512);
         assert!(found[24 * 512..] == pattern(3, 24, 8), "forced, after {steps} steps");
         assert!(found[16 * 512..20 * 512] == [0; 4 * 512], "forced, after {steps} steps");
-        if !acknowledged {
-            // It was not confirmed before the loss, so what was confirmed after it is there.
-            assert!(found[..8 * 512] == pattern(3, 0, 8), "after {steps} steps");
+        assert!(found[..8 * 512] == pattern(3, 0, 8), "after {steps} steps");
+    }
+}
+
+/// Writes that are complete and were not flushed, in every way in which that can be, and what the
+/// disk has to read as from then on.
+fn unflushed(pair: &mut Pair) -> Vec<u8> {
+    let zeroes = Op::WriteZeroes { no_unmap: true, fua: false };
+    let mut expected = pattern(1, 0, 32);
+    // Each over a part of the one before.
+    pair.write(0, &pattern(2, 0, 8));
+    pair.write(4, &pattern(3, 4, 8));
+    expected[..4 * 512].copy_from_slice(&pattern(2, 0, 4));
+    expected[4 * 512..12 * 512].copy_from_slice(&pattern(3, 4, 8));
+    // Forced, over what is not flushed.
+    let done = pair.carry_out(Op::Write { fua: true }, 6, &pattern(4, 6, 4));
+    assert_eq!(done.result, Ok(()));
+    expected[6 * 512..10 * 512].copy_from_slice(&pattern(4, 6, 4));
+    for (tag, op, start) in [(Tag(20), zeroes, 14u64), (Tag(21), Op::Discard, 16)] {
+        pair.submit_length(tag, op, start, 2, vec![0xa5; 4096]);
+        assert_eq!(pair.wait_for(tag).result, Ok(()));
+        expected[start as usize * 512..][..2 * 512].fill(0);
+    }
+    // Forced, over zeroes.
+    let done = pair.carry_out(Op::Write { fua: true }, 15, &pattern(5, 15, 1));
+    assert_eq!(done.result, Ok(()));
+    expected[15 * 512..16 * 512].copy_from_slice(&pattern(5, 15, 1));
+    pair.write(20, &pattern(6, 20, 1));
+    expected[20 * 512..21 * 512].copy_from_slice(&pattern(6, 20, 1));
+    expected
+}
+
+#[test]
+fn what_was_complete_and_not_flushed_survives_the_loss_of_the_targets_cache() {
+    for unflushed_bytes_max in [0, 8192, 1 << 20] {
+        let mut pair = Pair::logged_in(Settings { unflushed_bytes_max, ..settings() });
+        pair.write(0, &pattern(1, 0, 32));
+        pair.flush();
+        let expected = unflushed(&mut pair);
+        for round in 0..3 {
+            pair.restart_target(|| false);
+            assert!(pair.read(0, 32 * 512) == expected, "{unflushed_bytes_max}, round {round}");
+        }
+        pair.flush();
+        pair.restart_target(|| false);
+        assert!(pair.server.store.memory.contents()[..32 * 512] == expected, "what was flushed");
+    }
+}
+
+#[test]
+fn a_target_that_loses_its_cache_while_it_gets_it_back_loses_nothing() {
+    for steps in 0..80 {
+        let mut settings = settings();
+        settings.weather.split_bytes_max = 600;
+        let mut pair = Pair::logged_in(settings);
+        pair.write(0, &pattern(1, 0, 32));
+        pair.flush();
+        let expected = unflushed(&mut pair);
+        pair.restart_target(|| false);
+        for _ in 0..steps {
+            if !pair.step() {
+                pair.pass_time();
+            }
+        }
+        // What a forced write has left on the medium stays there.
+        let medium = pair.server.store.memory.contents();
+        assert!(medium[15 * 512..16 * 512] == pattern(5, 15, 1), "after {steps} steps");
+        let mut turn = 0;
+        pair.restart_target(|| {
+            turn += 1;
+            turn % 3 == steps % 3
+        });
+        assert!(pair.read(0, 32 * 512) == expected, "after {steps} steps");
+    }
+}
+
+#[test]
+fn another_login_alone_writes_the_same_again() {
+    let mut pair = prepared();
+    let expected = unflushed(&mut pair);
+    pair.cut();
+    assert!(pair.read(0, 32 * 512) == expected);
+    assert_eq!(pair.session.reconnects(), 1);
+}
+
+#[test]
+fn copies_are_bounded_by_flushes_of_the_sessions_own() {
+    let mut settings = Settings { unflushed_bytes_max: 64 * 1024, ..Settings::default() };
+    settings.disk_bytes = 1 << 20;
+    let mut pair = Pair::logged_in(settings);
+    let before = pair.server.store.memory.flushes();
+    for round in 1..=4u32 {
+        for start in (0..2048).step_by(8) {
+            pair.write(start, &pattern(round, start, 8));
         }
     }
+    // 4 MiB, and a flush for each 32 KiB.
+    let flushes = pair.server.store.memory.flushes() - before;
+    assert!((100..=128).contains(&flushes), "{flushes} flushes");
+    pair.restart_target(|| false);
+    assert!(pair.read(0, 1024 * 512) == pattern(4, 0, 1024));
+    // One that has no room even in an empty ring.
+    let before = pair.server.store.memory.flushes();
+    pair.write(0, &pattern(5, 0, 256));
+    assert!(pair.server.store.memory.flushes() > before);
+    pair.restart_target(|| false);
+    assert!(pair.read(0, 256 * 512) == pattern(5, 0, 256));
+    // An idle session flushes once more before it goes.
+    pair.write(0, &pattern(6, 0, 8));
+    pair.log_out();
+    pair.restart_target(|| false);
+    assert!(pair.server.store.memory.contents()[..8 * 512] == pattern(6, 0, 8));
+}
+
+#[test]
+fn a_lost_write_that_cannot_be_done_again_is_told_by_the_next_flush() {
+    let mut pair = prepared();
+    pair.write(0, &pattern(2, 0, 8));
+    pair.write(8, &pattern(2, 8, 8));
+    pair.restart_target(|| false);
+    pair.server.store.fail_one_in(1);
+    pair.run_until("the attempt", |pair| pair.session.reconnects() == 1);
+    pair.server.store.fail_one_in(0);
+    assert_eq!(pair.lost.len(), 2);
+    assert_eq!(pair.carry_out(Op::Flush, 0, &[]).result, Err(disk::Error::Medium));
+    assert_eq!(pair.carry_out(Op::Flush, 0, &[]).result, Ok(()));
 }
 
 #[test]

@@ -208,6 +208,7 @@ const INITIATOR_FILES: &[&str] = &[
     "src/proto/command",
     "src/proto/disk",
     "src/proto/task",
+    "src/proto/unflushed",
     "src/proto/probe",
     "src/daemon",
     "src/agent",

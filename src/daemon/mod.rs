@@ -43,6 +43,10 @@ const READS_PER_TURN: usize = 16;
 /// Most descriptors of one wait: transport, device, reporter, and those of [`Control`].
 const FDS_MAX: usize = 3 + control::FDS_MAX;
 
+/// Memory for copies of unflushed writes: at half of it a flush is sent, so that a gigabit line is
+/// busy for 70 ms with what fits before the flush, and as long again while it runs.
+const UNFLUSHED_BYTES_MAX: u32 = 16 << 20;
+
 /// Longest time that one portal may take to answer before the next one is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -120,6 +124,7 @@ impl Daemon {
             retry: Retry::default(),
             requests_max: usize::from(block::QUEUE_DEPTH),
             transfer_bytes_max: block::REQUEST_BYTES_MAX,
+            unflushed_bytes_max: UNFLUSHED_BYTES_MAX,
         };
         Daemon {
             config,
@@ -364,6 +369,10 @@ impl Daemon {
             Event::RequestFailed { op, start_sector, outcome } => {
                 error!("{op:?} at sector {start_sector} failed: {outcome:?}");
             }
+            Event::WriteLost { start_sector, sectors, outcome } => error!(
+                "a completed write of {sectors} sectors at {start_sector} was lost by the target \
+                 and could not be done again ({outcome:?}): the next flush fails"
+            ),
             Event::LoggedOut => self.stopping = Stopping::Done,
         }
         Ok(())

@@ -40,6 +40,7 @@ pub mod window;
 
 mod probe;
 mod task;
+mod unflushed;
 
 pub use error::{Error, LoginStatus};
 pub use initiator::Patience;

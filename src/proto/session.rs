@@ -4,7 +4,7 @@
 //! asked again, *in flight*, or *done*. When a connection is lost, everything in flight goes back
 //! to waiting in the order in which it was submitted; the next login has the same ISID and so makes
 //! the target forget what it still had of the old one before anything is sent again (RFC 7143
-//! §6.3.5).
+//! §6.3.5). What was complete but not flushed is written again then as well ([`replay`]).
 //!
 //! The driving contract is that of [`crate::proto`].
 
@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use super::command::{Outcome, Verdict, encode, judge, synchronize_cache};
-use super::disk::{self, Buffer, Completion, Op, Request, Tag};
+use super::disk::{self, Buffer, Completion, Op, Request};
 use super::initiator::{Happened, Initiator, Patience};
 use super::login::{LoggedIn, LoginConfig};
 use super::params::Negotiated;
 use super::probe::{Disk, Next, PROBE_BYTES, Probe};
-use super::task::{Owner, Slot, TaskTable, Work};
+use super::task::{Owner, Slot, Task, TaskTable, Work};
+use replay::{OWN_SLOTS, Upkeep};
+
+mod replay;
 
 /// What a session is for.
 #[derive(Clone, Debug)]
@@ -35,6 +38,9 @@ pub struct SessionConfig {
     pub requests_max: usize,
     /// Longest READ or WRITE, in bytes.
     pub transfer_bytes_max: u32,
+    /// Memory for copies of completed writes that a volatile cache may lose, in bytes: made when
+    /// a disk with such a cache is found. When half of it is used the session flushes by itself.
+    pub unflushed_bytes_max: u32,
 }
 
 /// How soon to connect again after a failure: at once if the connection had worked, then after
@@ -95,6 +101,16 @@ pub enum Event {
         /// How the target answered.
         outcome: Outcome,
     },
+    /// A write that had completed was lost by the target and could not be done again. The next
+    /// flush fails.
+    WriteLost {
+        /// Its first sector of 512 bytes that was not written.
+        start_sector: u64,
+        /// Length in such sectors.
+        sectors: u32,
+        /// How the target answered.
+        outcome: Outcome,
+    },
     /// The session was ended as asked.
     LoggedOut,
 }
@@ -112,6 +128,8 @@ enum State {
     Connecting { deadline: Instant },
     /// Login, and then the probe.
     InLogin { probe: Option<Probe> },
+    /// What the target may have lost is being written again, from copy number `next` on.
+    Replaying { next: usize },
     /// Requests are being served.
     LoggedIn,
     /// The session is to end: everything in flight, then the logout.
@@ -136,14 +154,14 @@ pub struct Session {
     /// When the disk went away.
     away_since: Option<Instant>,
     probe_buffer: Option<Buffer>,
+    upkeep: Upkeep,
     reconnects: u64,
 }
 
 impl Session {
     /// A session that will ask for its first transport at once.
     pub fn new(config: SessionConfig, now: Instant) -> Session {
-        // One slot more, for the commands of the probe.
-        let slots = config.requests_max + 1;
+        let slots = config.requests_max + OWN_SLOTS;
         let max_recv_bytes = config.login.offer.max_recv_bytes;
         Session {
             state: State::XptWait { deadline: now },
@@ -157,6 +175,7 @@ impl Session {
             attempts: 0,
             away_since: None,
             probe_buffer: Some(vec![0; PROBE_BYTES].into()),
+            upkeep: Upkeep::new(config.requests_max),
             reconnects: 0,
             config,
         }
@@ -220,6 +239,7 @@ impl Session {
     /// Completes every request with an error, and those that still come: the patience is over.
     pub fn give_up(&mut self) {
         self.initiator.disconnected();
+        self.upkeep.disconnected();
         self.waiting.clear();
         self.delayed.clear();
         for slot in 0..self.tasks.slots_count() {
@@ -230,6 +250,7 @@ impl Session {
                     self.done.push_back(Completion { tag, result, buffer: task.buffer });
                 }
                 Owner::Probe => self.probe_buffer = Some(task.buffer),
+                Owner::Replay | Owner::Flush => {}
             }
         }
         if !matches!(self.state, State::Free) {
@@ -287,7 +308,7 @@ impl Session {
                 let error = Error::TimedOut { waiting_for: "connection", after: CONNECT_TIMEOUT };
                 self.fail(error, now);
             }
-            State::InLogin { .. } | State::LoggedIn | State::InLogout { .. } => {
+            _ if self.has_transport() => {
                 if let Err(error) = self.initiator.handle_timeout(now) {
                     self.fail(error, now);
                 } else {
@@ -335,7 +356,7 @@ impl Session {
     }
 
     fn has_transport(&self) -> bool {
-        matches!(self.state, State::InLogin { .. } | State::LoggedIn | State::InLogout { .. })
+        !matches!(self.state, State::XptWait { .. } | State::Connecting { .. } | State::Free)
     }
 
     /// The connection is over; everything that was in flight waits again.
@@ -374,9 +395,16 @@ impl Session {
         self.events.push_back(Event::Disconnect);
         self.waiting.clear();
         self.delayed.clear();
-        let probes = self.tasks.slots(|task| task.owner == Owner::Probe).next();
-        if let Some(slot) = probes {
-            self.probe_buffer = Some(self.tasks.remove(slot).buffer);
+        self.upkeep.disconnected();
+        self.tasks.unflushed.flush_is_lost();
+        for slot in 0..self.tasks.slots_count() {
+            if self.tasks.owner(slot).is_none_or(|owner| matches!(owner, Owner::Block(_))) {
+                continue;
+            }
+            let task = self.tasks.remove(slot);
+            if task.owner == Owner::Probe {
+                self.probe_buffer = Some(task.buffer);
+            }
         }
         let tasks = &mut self.tasks;
         self.waiting.extend(tasks.slots(|_| true));
@@ -401,7 +429,7 @@ impl Session {
                 }
                 Happened::Finished(slot) => match self.tasks.task(slot).owner {
                     Owner::Probe => self.finish_probe(slot, now),
-                    Owner::Block(tag) => self.finish(slot, tag, now),
+                    _ => self.finish(slot, now),
                 },
                 Happened::LoggedOut => self.logged_out(),
                 Happened::Text(_) => {}
@@ -448,28 +476,16 @@ impl Session {
         }
     }
 
-    fn found(&mut self, found: Disk, now: Instant) {
-        if let Some(known) = &self.disk {
-            if let Some(difference) = known.difference(&found) {
-                self.fail(Error::LogicalUnit(difference.into()), now);
-                return;
-            }
-            let away = self.away_since.take().map_or(Duration::ZERO, |since| now - since);
-            self.reconnects += 1;
-            self.events.push_back(Event::Resumed { away, waiting: self.waiting.len() });
-        } else {
-            self.disk = Some(found.clone());
-            self.events.push_back(Event::Ready(Box::new(found)));
-        }
-        self.attempts = 0;
-        self.state = State::LoggedIn;
-    }
-
-    /// A command of the block layer is over.
-    fn finish(&mut self, slot: Slot, tag: Tag, now: Instant) {
-        let task = self.tasks.task_mut(slot);
-        let flight = task.flight.take().expect("a finished command was in flight");
+    /// A command of a request, or of the session's own work on the blocks, is over.
+    fn finish(&mut self, slot: Slot, now: Instant) {
+        let flight =
+            self.tasks.task_mut(slot).flight.take().expect("a finished command was in flight");
         let outcome = flight.outcome.expect("a finished command has an outcome");
+        if let Some(error) = self.doubt(&outcome) {
+            self.fail(error, now);
+            return;
+        }
+        let task = self.tasks.task_mut(slot);
         let work = &mut task.work;
         let mut verdict = judge(&outcome, task.command.transfer);
         if work.flushing && verdict == Verdict::Fail(disk::Error::Unsupported) {
@@ -517,30 +533,55 @@ impl Session {
             }
             Verdict::Fail(error) => Err(error),
         };
-        let (op, start_sector) = (work.op, work.start_sector);
-        self.complete(slot, tag, result);
+        self.conclude(slot, result, outcome);
+    }
+
+    /// All of it is done, or nothing more will be.
+    fn conclude(&mut self, slot: Slot, result: Result<(), disk::Error>, outcome: Outcome) {
+        let Task { owner, work, covers, .. } = *self.tasks.task(slot);
+        if work.flushing && result.is_ok() {
+            self.flushed(covers, Ok(()));
+        }
+        match owner {
+            Owner::Block(_) => {
+                let result = match result {
+                    Ok(()) if work.op == Op::Flush => self.confess(),
+                    Ok(()) if !work.flushing && !self.keep(slot) => return,
+                    result => result,
+                };
+                self.complete(slot, result);
+            }
+            Owner::Replay => return self.replayed(slot, result, outcome),
+            Owner::Flush => self.own_flush_is_over(slot, result),
+            Owner::Probe => unreachable!("probes are finished elsewhere"),
+        }
         if result.is_err() {
+            let (op, start_sector) = (work.op, work.start_sector);
             self.events.push_back(Event::RequestFailed { op, start_sector, outcome });
         }
     }
 
-    fn complete(&mut self, slot: Slot, tag: Tag, result: Result<(), disk::Error>) {
-        let buffer = self.tasks.remove(slot).buffer;
+    fn complete(&mut self, slot: Slot, result: Result<(), disk::Error>) {
+        let Task { owner: Owner::Block(tag), buffer, .. } = self.tasks.remove(slot) else {
+            unreachable!("only requests of the block layer are completed")
+        };
         self.done.push_back(Completion { tag, result, buffer });
     }
 
     /// Sends what can be sent.
     fn pump(&mut self, now: Instant) {
-        let probing = match &self.state {
-            State::InLogin { probe } => probe.is_some(),
+        self.replay(now);
+        let own = match &self.state {
+            State::InLogin { .. } | State::Replaying { .. } => true,
             State::LoggedIn | State::InLogout { sent: false } => false,
             _ => return,
         };
+        self.maintain();
         self.wake_delayed(now);
         self.initiator.pump(&mut self.tasks);
         while self.initiator.can_issue() {
             let Some(slot) = self.waiting.front().copied() else { break };
-            if probing && self.tasks.task(slot).owner != Owner::Probe {
+            if own && matches!(self.tasks.task(slot).owner, Owner::Block(_)) {
                 break;
             }
             self.waiting.pop_front();
@@ -569,16 +610,21 @@ impl Session {
 
     /// Makes the next command of a request.
     fn prepare(&mut self, slot: Slot) {
-        let task = self.tasks.task_mut(slot);
-        if task.owner == Owner::Probe {
+        let Task { owner, work, .. } = *self.tasks.task(slot);
+        if owner == Owner::Probe {
             return;
         }
         let disk = self.disk.as_ref().expect("requests are sent when the disk is known");
-        let Work { op, start_sector, sectors, flushing, .. } = task.work;
-        (task.command, task.covered) = if flushing {
+        let (command, covered) = if work.flushing {
             (synchronize_cache(), 0)
         } else {
-            encode(op, start_sector, sectors, &disk.geometry, &mut task.buffer)
+            let parameters = self.tasks.parameters(slot);
+            encode(work.op, work.start_sector, work.sectors, &disk.geometry, parameters)
         };
+        if work.flushing {
+            self.tasks.task_mut(slot).covers = self.tasks.unflushed.flush_begins();
+        }
+        let task = self.tasks.task_mut(slot);
+        (task.command, task.covered) = (command, covered);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::command::{Command, Outcome, Transfer};
 use super::disk::{Buffer, Op, Tag};
+use super::unflushed::{Mark, Unflushed};
 use crate::wire::pdu::Itt;
 use crate::wire::serial::Sn;
 
@@ -24,6 +25,10 @@ pub(super) enum Owner {
     Block(Tag),
     /// The session itself, finding out what the logical unit is.
     Probe,
+    /// The session itself, writing again what the target may have lost: the data is a copy.
+    Replay,
+    /// The session itself, making room for copies.
+    Flush,
 }
 
 /// What is to be done with the blocks of the disk, in as many commands as it takes.
@@ -47,6 +52,12 @@ impl Work {
         Work { op, start_sector, sectors, flushing, whole }
     }
 
+    /// Whether the whole has a sector of this range.
+    pub(super) fn overlaps(&self, start_sector: u64, sectors: u32) -> bool {
+        let (start, length) = self.whole;
+        start < start_sector + u64::from(sectors) && start_sector < start + u64::from(length)
+    }
+
     /// Back to the beginning.
     pub(super) fn begin_again(&mut self) {
         *self = Work::new(self.op, self.whole.0, self.whole.1);
@@ -68,6 +79,8 @@ pub(super) struct Task {
     pub(super) sequence: u64,
     /// Times that it was sent and not done, without counting endless conditions.
     pub(super) tries: u32,
+    /// For a flush: what it makes stable.
+    pub(super) covers: Mark,
     /// Do not send it before.
     pub(super) not_before: Option<Instant>,
     pub(super) flight: Option<Flight>,
@@ -112,6 +125,8 @@ pub(super) struct Chunk {
 
 /// All tasks of a session.
 pub(super) struct TaskTable {
+    /// Copies of what was written; the data of tasks that write it again.
+    pub(super) unflushed: Unflushed,
     slots: Box<[Entry]>,
     free: Vec<Slot>,
     sequence: u64,
@@ -128,6 +143,7 @@ impl TaskTable {
     pub(super) fn new(slots: usize) -> TaskTable {
         assert!(slots <= SLOTS_MAX, "more slots than task tags");
         TaskTable {
+            unflushed: Unflushed::new(0),
             slots: (0..slots).map(|_| Entry { generation: 0, task: None }).collect(),
             free: (0..slots as Slot).rev().collect(),
             sequence: 0,
@@ -147,6 +163,7 @@ impl TaskTable {
             covered: 0,
             sequence: self.sequence,
             tries: 0,
+            covers: Mark::ZERO,
             not_before: None,
             flight: None,
         });
@@ -168,6 +185,11 @@ impl TaskTable {
     /// Number of slots, free or not.
     pub(super) fn slots_count(&self) -> Slot {
         self.slots.len() as Slot
+    }
+
+    /// Who owns the task of a slot, if there is one.
+    pub(super) fn owner(&self, slot: Slot) -> Option<Owner> {
+        self.slots[usize::from(slot)].task.as_ref().map(|task| task.owner)
     }
 
     /// The task of a slot that is known to be used.
@@ -211,7 +233,31 @@ impl TaskTable {
 
     /// The bytes that a chunk names.
     pub(super) fn bytes(&self, chunk: Chunk) -> &[u8] {
-        &self.task(chunk.slot).buffer[chunk.start as usize..][..chunk.len as usize]
+        let task = self.task(chunk.slot);
+        match task.owner {
+            Owner::Replay => self.unflushed.bytes(chunk.start, chunk.len),
+            _ => &task.buffer[chunk.start as usize..][..chunk.len as usize],
+        }
+    }
+
+    /// Where the parameter data of a task's command goes.
+    pub(super) fn parameters(&mut self, slot: Slot) -> &mut [u8] {
+        let task = self.slots[usize::from(slot)].task.as_mut().expect("the slot holds a task");
+        match task.owner {
+            Owner::Replay => self.unflushed.parameters(task.base),
+            _ => &mut task.buffer,
+        }
+    }
+
+    /// Sees to it that the write of a task, which is done, is not lost with the target's cache;
+    /// `false` if there is no room for a copy of it.
+    pub(super) fn keep(&mut self, slot: Slot) -> bool {
+        let task = self.slots[usize::from(slot)].task.as_ref().expect("the slot holds a task");
+        let Work { op, whole: (start_sector, sectors), .. } = task.work;
+        match op {
+            Op::Write { fua: true } => self.unflushed.amend(start_sector, sectors, &task.buffer),
+            _ => self.unflushed.keep(op, start_sector, sectors, &task.buffer),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A store in memory, for tests: with a model of the volatile cache that a real disk has.
 //!
 //! What was written and not yet flushed may be lost, write by write, in
-//! [`MemoryStore::lose_cache`].
+//! [`MemoryStore::lose_cache`], or block by block in [`MemoryStore::tear_cache`].
 
 use std::fmt;
 use std::io;
@@ -48,12 +48,21 @@ impl MemoryStore {
 
     /// Loses power: of the writes since the last flush only those survive, in their order, for
     /// which `survives` says so. Without a modelled cache nothing is lost.
-    pub fn lose_cache(&self, mut survives: impl FnMut() -> bool) {
+    pub fn lose_cache(&self, survives: impl FnMut() -> bool) {
+        self.tear_cache(usize::MAX, survives);
+    }
+
+    /// The same for each block of such a write.
+    pub fn tear_cache(&self, block_bytes: usize, mut survives: impl FnMut() -> bool) {
         let State { current, cache, .. } = &mut *self.lock();
         let Some(Cache { stable, pending }) = cache else { return };
         for (start, data) in pending.drain(..) {
-            if survives() {
-                stable[start..start + data.len()].copy_from_slice(&data);
+            let mut at = start;
+            for block in data.chunks(block_bytes) {
+                if survives() {
+                    stable[at..at + block.len()].copy_from_slice(block);
+                }
+                at += block.len();
             }
         }
         current.copy_from_slice(stable);
@@ -158,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_may_keep_a_later_write_and_lose_an_earlier_one() {
+    fn a_crash_may_keep_a_later_block_and_lose_an_earlier_one() {
         let store = MemoryStore::with_volatile_cache(8);
         store.write_at(b"aaaa", 0).unwrap();
-        store.write_at(b"bb", 2).unwrap();
+        store.write_at(b"bbb", 3).unwrap();
         store.discard(0, 1).unwrap();
-        let mut verdicts = [false, true, false].into_iter();
-        store.lose_cache(|| verdicts.next().unwrap());
-        assert_eq!(store.contents(), b"\0\0bb\0\0\0\0");
+        let mut verdicts = [false, true, false, true, false].into_iter();
+        store.tear_cache(2, || verdicts.next().unwrap());
+        assert_eq!(store.contents(), b"\0\0aa\0b\0\0");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub struct Settings {
     pub read_only: bool,
     pub requests_max: usize,
     pub transfer_bytes_max: u32,
+    pub unflushed_bytes_max: u32,
     pub patience: Patience,
     pub retry: Retry,
     pub ping_interval: Duration,
@@ -82,6 +83,7 @@ impl Default for Settings {
             read_only: false,
             requests_max: 32,
             transfer_bytes_max: 256 * 1024,
+            unflushed_bytes_max: 16 << 20,
             patience: Patience::default(),
             retry: Retry::default(),
             ping_interval: Duration::from_secs(30),
@@ -110,8 +112,9 @@ pub struct Pair {
     /// Bytes that have arrived, over all links.
     pub arrived: BTreeMap<Direction, u64>,
     pub completions: Vec<Completion>,
-    /// How many connections there had been when a tag was last completed.
-    pub completed_after: BTreeMap<Tag, usize>,
+    /// Writes that the target has lost for good: first sector, length, and how many of
+    /// `completions` came before.
+    pub lost: Vec<(u64, u32, usize)>,
     pub events: Vec<Event>,
     in_flight: Vec<Tag>,
 }
@@ -131,6 +134,7 @@ impl Pair {
             retry: settings.retry,
             requests_max: settings.requests_max,
             transfer_bytes_max: settings.transfer_bytes_max,
+            unflushed_bytes_max: settings.unflushed_bytes_max,
         };
         Pair {
             random: Random::new(settings.seed),
@@ -146,7 +150,7 @@ impl Pair {
             cut_after: None,
             arrived: BTreeMap::from([(Direction::Up, 0), (Direction::Down, 0)]),
             completions: Vec::new(),
-            completed_after: BTreeMap::new(),
+            lost: Vec::new(),
             events: Vec::new(),
             in_flight: Vec::new(),
             settings,
@@ -486,6 +490,9 @@ impl Pair {
                         self.links[link].initiator_is_gone();
                     }
                 }
+                Event::WriteLost { start_sector, sectors, .. } => {
+                    self.lost.push((start_sector, sectors, self.completions.len()));
+                }
                 _ => {}
             }
             self.events.push(event);
@@ -494,7 +501,6 @@ impl Pair {
             let index = self.in_flight.iter().position(|tag| *tag == completion.tag);
             let index = index.expect("a request completes once, and only if it was submitted");
             self.in_flight.swap_remove(index);
-            self.completed_after.insert(completion.tag, self.links.len());
             self.completions.push(completion);
         }
     }

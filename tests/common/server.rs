@@ -97,6 +97,7 @@ pub struct Server {
     pub config: Arc<TargetConfig>,
     pub store: Arc<FaultyStore>,
     connections: Vec<Connection>,
+    block_bytes: usize,
     tsih: u16,
 }
 
@@ -123,7 +124,8 @@ impl Server {
             ping_interval: settings.ping_interval,
             ..TargetConfig::new(NAME, LogicalUnits::new(vec![unit]))
         };
-        Server { config: Arc::new(config), store, connections: Vec::new(), tsih: 0 }
+        let block_bytes = settings.block_bytes as usize;
+        Server { config: Arc::new(config), store, connections: Vec::new(), block_bytes, tsih: 0 }
     }
 
     pub fn accept(&mut self, link: usize, now: Instant) {
@@ -224,7 +226,7 @@ impl Server {
     /// Everything but what is on stable storage is gone.
     pub fn lose_power(&mut self, survives: impl FnMut() -> bool) {
         self.connections.clear();
-        self.store.memory.lose_cache(survives);
+        self.store.memory.tear_cache(self.block_bytes, survives);
     }
 
     pub fn is_connected(&self, link: usize) -> bool {

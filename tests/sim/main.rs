@@ -91,8 +91,6 @@ struct Simulation {
     /// What is in flight, by tag.
     in_flight: Vec<Option<Asked>>,
     writings: u32,
-    /// Connections that there had been when the target last lost power.
-    links_at_crash: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,12 +99,6 @@ struct Asked {
     start: u64,
     sectors: u32,
     writing: u32,
-}
-
-impl Asked {
-    fn is_forced(&self) -> bool {
-        matches!(self.op, Op::Write { fua: true } | Op::WriteZeroes { fua: true, .. })
-    }
 }
 
 /// A panic says which seed it was.
@@ -159,7 +151,6 @@ impl Simulation {
             requests_at_once: 1 + random.below(tags as u64),
             in_flight: vec![None; tags],
             writings: 0,
-            links_at_crash: None,
             random,
             pair,
         }
@@ -264,24 +255,27 @@ impl Simulation {
     }
 
     fn take_completions(&mut self) {
-        for completion in std::mem::take(&mut self.pair.completions) {
+        let lost = std::mem::take(&mut self.pair.lost);
+        let mut lost = lost.into_iter().peekable();
+        let completions = std::mem::take(&mut self.pair.completions);
+        for (index, completion) in completions.into_iter().enumerate() {
+            while let Some((start, sectors, _)) = lost.next_if(|(.., before)| *before <= index) {
+                self.model.lose_writes(start, sectors);
+            }
             let tag = usize::from(completion.tag.0);
             let asked = self.in_flight[tag].take().expect("the pair has checked it");
             if self.shown {
                 println!("{:?} tag {tag}: {:?}", self.pair.elapsed(), completion.result);
             }
-            // It was confirmed before power was lost, and the answer was on its way.
-            let before_crash =
-                self.pair.completed_after.get(&completion.tag) == self.links_at_crash.as_ref();
             match completion.result {
-                Ok(()) if before_crash && !asked.is_forced() => {
-                    self.model.end_before_crash(tag, asked, &completion.buffer);
-                }
                 Ok(()) => self.model.end(tag, asked, &completion.buffer),
                 // Only what a store says may fail a request; the network never does.
                 Err(Error::Medium) => self.model.fail(tag, asked),
                 Err(error) => panic!("{asked:?} failed: {error}"),
             }
+        }
+        for (start, sectors, _) in lost {
+            self.model.lose_writes(start, sectors);
         }
     }
 
@@ -357,8 +351,7 @@ impl Simulation {
             1 => true,
             _ => random.below(2) == 0,
         });
-        self.model.lose_power();
-        self.links_at_crash = Some(self.pair.links.len());
+        self.model.lose_power(&self.pair.server.store.memory.contents());
     }
 
     fn tell(&self, what: &str) {
@@ -413,6 +406,7 @@ fn settings(random: &mut Random) -> Settings {
         read_only: false,
         requests_max: pick(random, &[1, 4, 16]),
         transfer_bytes_max: pick(random, &[4096, 8192, 65_536, 262_144]),
+        unflushed_bytes_max: pick(random, &[0, 16_384, 65_536, 1 << 20]),
         patience: Patience {
             login: seconds(random, 30),
             idle: seconds(random, 5),

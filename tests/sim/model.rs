@@ -1,10 +1,13 @@
 //! What may be on the disk: for each sector the writings that a read may return.
 //!
-//! A writing is possible from the moment its request is submitted, and alone when that has
-//! completed. A writing is *stable*, may be there after a loss of power, from its submission too;
-//! what is older is out of the question only when a flush that was submitted after the completion
-//! has completed, or the writing itself was forced (FUA). Power that is lost in between may bring
-//! back anything stable: a flush after that confirms what is there then, as with any disk.
+//! A writing is *possible* from the moment its request is submitted, and alone when that has
+//! completed: also after the target has lost power, because a block layer that stays up does not
+//! write again. Only what was begun since and has failed may take turns with it then.
+//!
+//! A writing is *stable*, may be on the medium after a loss of power, from its submission too; what
+//! is older is out of the question only when a flush that was submitted after the completion has
+//! completed, or the writing itself was forced (FUA). The medium is looked at when power is lost,
+//! past everything: a machine may lose power together with its target.
 //!
 //! A read, and in the same way a flush, sees what was possible at its submission and whatever
 //! became possible until its completion.
@@ -21,12 +24,12 @@ type Set = Vec<u32>;
 struct Sector {
     /// What a read may return.
     possible: Set,
-    /// What may be there after a loss of power.
+    /// The last completed writing, and those begun since.
+    candidates: Set,
+    /// What may be on the medium when power is lost.
     stable: Set,
     /// A request that writes it is in flight.
     busy: bool,
-    /// Nothing was written since power was lost, so what it shows is stable.
-    clean: bool,
     /// When the set of what is possible last changed.
     changed: u64,
 }
@@ -47,8 +50,13 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn new(sectors: u64) -> Model {
-        let sector =
-            Sector { possible: vec![0], stable: vec![0], busy: false, clean: true, changed: 0 };
+        let sector = Sector {
+            possible: vec![0],
+            candidates: vec![0],
+            stable: vec![0],
+            busy: false,
+            changed: 0,
+        };
         Model { sectors: vec![sector; sectors as usize], observers: Vec::new(), clock: 0 }
     }
 
@@ -69,8 +77,9 @@ impl Model {
             _ => {
                 for index in range(asked) {
                     let sector = &mut self.sectors[index];
-                    (sector.busy, sector.clean, sector.changed) = (true, false, self.clock);
+                    (sector.busy, sector.changed) = (true, self.clock);
                     add(&mut sector.possible, &[asked.writing]);
+                    add(&mut sector.candidates, &[asked.writing]);
                     add(&mut sector.stable, &[asked.writing]);
                     self.show(index, &[asked.writing]);
                 }
@@ -87,28 +96,12 @@ impl Model {
                 let observer = self.take_observer(tag);
                 for (sector, seen) in self.sectors.iter_mut().zip(observer.seen) {
                     sector.stable.retain(|writing| seen.contains(writing));
+                    sector.candidates.retain(|writing| seen.contains(writing));
                     assert!(!sector.stable.is_empty(), "the model contradicts itself");
                 }
             }
-            Op::Write { fua } | Op::WriteZeroes { fua, .. } => {
-                for sector in &mut self.sectors[range(asked)] {
-                    (sector.busy, sector.changed) = (false, self.clock);
-                    sector.possible = vec![asked.writing];
-                    if fua {
-                        sector.stable = vec![asked.writing];
-                    }
-                }
-            }
-            // It may have had any effect or none.
-            Op::Discard => self.release(asked),
-        }
-    }
-
-    /// The request has completed well, but before power was lost: what it has written may be lost.
-    pub(crate) fn end_before_crash(&mut self, tag: usize, asked: Asked, buffer: &[u8]) {
-        match asked.op {
-            Op::Read | Op::Flush => self.end(tag, asked, buffer),
-            _ => self.fail(tag, asked),
+            Op::Write { fua } | Op::WriteZeroes { fua, .. } => self.settle(asked, fua),
+            Op::Discard => self.settle(asked, false),
         }
     }
 
@@ -117,17 +110,38 @@ impl Model {
         self.clock += 1;
         match asked.op {
             Op::Read | Op::Flush => drop(self.take_observer(tag)),
-            _ => self.release(asked),
+            _ => {
+                for sector in &mut self.sectors[range(asked)] {
+                    (sector.busy, sector.changed) = (false, self.clock);
+                }
+            }
         }
     }
 
-    pub(crate) fn lose_power(&mut self) {
+    /// Power is lost, and this is what is on the medium.
+    pub(crate) fn lose_power(&mut self, medium: &[u8]) {
         self.clock += 1;
-        for index in 0..self.sectors.len() {
+        for (index, bytes) in medium.chunks(512).enumerate() {
             let sector = &mut self.sectors[index];
-            sector.possible.clone_from(&sector.stable);
-            (sector.clean, sector.changed) = (!sector.busy, self.clock);
+            check(index, bytes, &sector.stable);
+            if sector.candidates.len() > 1 {
+                sector.possible.clone_from(&sector.candidates);
+                sector.changed = self.clock;
+                let candidates = sector.candidates.clone();
+                self.show(index, &candidates);
+            }
+        }
+    }
+
+    /// The session says that a completed write is lost: a store that fails has not taken it back.
+    pub(crate) fn lose_writes(&mut self, start: u64, sectors: u32) {
+        self.clock += 1;
+        for index in start as usize..start as usize + sectors as usize {
+            let sector = &mut self.sectors[index];
+            sector.changed = self.clock;
             let stable = sector.stable.clone();
+            add(&mut sector.candidates, &stable);
+            add(&mut sector.possible, &stable);
             self.show(index, &stable);
         }
     }
@@ -147,16 +161,18 @@ impl Model {
             if !sector.busy && sector.changed < observer.begun {
                 // Nothing has changed since: that is what is there, and not only possible.
                 sector.possible = vec![writing];
-                if sector.clean {
-                    sector.stable = vec![writing];
-                }
             }
         }
     }
 
-    fn release(&mut self, asked: Asked) {
+    fn settle(&mut self, asked: Asked, forced: bool) {
         for sector in &mut self.sectors[range(asked)] {
             (sector.busy, sector.changed) = (false, self.clock);
+            sector.possible = vec![asked.writing];
+            sector.candidates = vec![asked.writing];
+            if forced {
+                sector.stable = vec![asked.writing];
+            }
         }
     }
 
