@@ -8,7 +8,12 @@
 
 mod attentions;
 mod description;
+mod medium;
+mod modes;
 mod nexuses;
+mod opcodes;
+mod provisioning;
+mod transfer;
 
 use std::fmt;
 use std::io;
@@ -17,13 +22,13 @@ use std::sync::Arc;
 use self::description::Identity;
 pub(crate) use self::description::stable_hash;
 pub(super) use self::description::standard_inquiry;
+use self::modes::Modes;
 pub use self::nexuses::Nexus;
 pub(super) use self::nexuses::{NexusId, Nexuses};
+pub(super) use self::opcodes::is_alone;
+use self::opcodes::{Access, report_supported_task_management_functions};
 use crate::store::Store;
-use crate::wire::scsi::{
-    Cdb, CdbSize, FieldPointer, ProvisioningFlags, ScsiStatus, Sense, SenseKey, TransferFlags, asc,
-    parse_unmap,
-};
+use crate::wire::scsi::{Cdb, FieldPointer, ScsiStatus, Sense, SenseKey, asc};
 
 /// Longest READ, WRITE or VERIFY in bytes (MAXIMUM TRANSFER LENGTH).
 pub const TRANSFER_BYTES_MAX: u32 = 8 << 20;
@@ -40,6 +45,7 @@ pub struct LogicalUnit {
     store: Arc<dyn Store>,
     identity: Identity,
     nexuses: Arc<Nexuses>,
+    modes: Modes,
     block_bytes: u32,
     physical_exponent: u8,
     blocks: u64,
@@ -140,13 +146,15 @@ impl LogicalUnit {
         if size_bytes == 0 || !size_bytes.is_multiple_of(u64::from(logical)) {
             return Err(Unfit::Size { size_bytes, block_bytes: logical });
         }
+        let read_only = options.read_only || store.is_read_only();
         Ok(LogicalUnit {
             identity: Identity::new(target_name, disk_name),
             nexuses: Arc::default(),
+            modes: Modes::new(read_only),
             block_bytes: logical,
             physical_exponent: exponent as u8,
             blocks: size_bytes / u64::from(logical),
-            read_only: options.read_only || store.is_read_only(),
+            read_only,
             store,
         })
     }
@@ -171,15 +179,28 @@ impl LogicalUnit {
         &self.nexuses
     }
 
+    /// It was reset: what initiators have changed is as it was in the beginning, and each of them
+    /// is told so.
+    pub(super) fn reset(&self) {
+        self.reset_modes();
+        self.nexuses.reset();
+    }
+
     /// Bytes of data that a command takes from the initiator. A command that will be refused may
     /// say more than it would ever get.
     pub fn data_out_bytes(&self, cdb: &[u8; 16]) -> u64 {
+        let transfer = |blocks: u32| u64::from(blocks) * u64::from(self.block_bytes);
         match Cdb::parse(cdb) {
-            Cdb::Write { blocks, .. } | Cdb::Verify { blocks, byte_check: 1, .. } => {
-                u64::from(blocks) * u64::from(self.block_bytes)
-            }
-            Cdb::WriteSame { flags, .. } if !flags.no_data => u64::from(self.block_bytes),
-            Cdb::Unmap { parameter_bytes, .. } => u64::from(parameter_bytes),
+            Cdb::Write { blocks, .. }
+            | Cdb::WriteAndVerify { blocks, .. }
+            | Cdb::OrWrite { blocks, .. }
+            | Cdb::Verify { blocks, byte_check: 1, .. } => transfer(blocks),
+            Cdb::CompareAndWrite { blocks, .. } => 2 * transfer(u32::from(blocks)),
+            Cdb::Verify { blocks, byte_check: 3, .. } => transfer(blocks.min(1)),
+            Cdb::WriteSame { flags, .. } if !flags.no_data => transfer(1),
+            Cdb::Unmap { parameter_bytes, .. }
+            | Cdb::ModeSelect { parameter_bytes, .. }
+            | Cdb::SendDiagnostic { parameter_bytes, .. } => u64::from(parameter_bytes),
             _ => 0,
         }
     }
@@ -193,36 +214,94 @@ impl LogicalUnit {
     }
 
     /// The same, for one of those that use the unit.
-    pub(super) fn execute_for(&self, _nexus: NexusId, cdb: &[u8; 16], data: &[u8]) -> Outcome {
-        let outcome = match Cdb::parse(cdb) {
+    pub(super) fn execute_for(&self, nexus: NexusId, cdb: &[u8; 16], data: &[u8]) -> Outcome {
+        let command = self.command(cdb).and_then(|command| self.check_medium(command.access()));
+        let outcome = command.and_then(|()| self.perform(nexus, &Cdb::parse(cdb), data));
+        outcome.unwrap_or_else(Outcome::from)
+    }
+
+    /// What the unit is must allow what the command does.
+    fn check_medium(&self, access: Access) -> Result<(), Sense> {
+        match access {
+            Access::Unit | Access::Read => Ok(()),
+            Access::Write => self.check_writable(),
+        }
+    }
+
+    /// A command that the unit knows and that its state allows.
+    fn perform(&self, nexus: NexusId, command: &Cdb, data: &[u8]) -> Result<Outcome, Sense> {
+        match *command {
             Cdb::Read { size, lba, blocks, flags } => self.start_read(size, lba, blocks, flags),
             Cdb::Write { size, lba, blocks, flags } => self.write(size, lba, blocks, flags, data),
+            Cdb::WriteAndVerify { size, lba, blocks, flags, byte_check } => {
+                self.write_and_verify(size, lba, blocks, flags, byte_check, data)
+            }
+            Cdb::Verify { size, lba, blocks, flags, byte_check } => {
+                self.verify(size, lba, blocks, flags, byte_check, data)
+            }
+            Cdb::CompareAndWrite { lba, blocks, flags } => {
+                self.compare_and_write(lba, blocks, flags, data)
+            }
+            Cdb::OrWrite { lba, blocks, flags } => self.or_write(lba, blocks, flags, data),
+            Cdb::PreFetch { lba, blocks, .. } => self.pre_fetch(lba, blocks),
+            Cdb::SynchronizeCache { lba, blocks, .. } => self.synchronize_cache(lba, blocks),
+            Cdb::Unmap { anchor, parameter_bytes } => self.unmap(anchor, parameter_bytes, data),
+            Cdb::WriteSame { size, lba, blocks, flags } => {
+                self.write_same(size, lba, blocks, flags, data)
+            }
+            Cdb::GetLbaStatus { lba, allocation } => self.lba_status(lba, allocation),
+            _ => self.perform_on_unit(nexus, command, data),
+        }
+    }
+
+    /// The commands that are about the unit and not about its blocks.
+    fn perform_on_unit(
+        &self,
+        nexus: NexusId,
+        command: &Cdb,
+        data: &[u8],
+    ) -> Result<Outcome, Sense> {
+        match *command {
             Cdb::TestUnitReady => Ok(Outcome::Good),
             Cdb::RequestSense { descriptor, allocation } => {
                 let none = Sense::new(SenseKey::NoSense, asc::NO_ADDITIONAL_SENSE);
                 Ok(request_sense_data(&none, descriptor, allocation))
             }
             Cdb::Inquiry { evpd, page, allocation } => self.inquiry(evpd, page, allocation),
-            Cdb::ModeSense { .. } => self.mode_sense(&Cdb::parse(cdb)),
+            Cdb::ModeSense { .. } => self.mode_sense(command),
+            Cdb::ModeSelect { size, page_format, save, parameter_bytes } => {
+                self.mode_select(nexus, size, (page_format, save), parameter_bytes, data)
+            }
             Cdb::StartStopUnit { power_condition, load_eject, start, no_flush, .. } => {
                 self.start_stop(power_condition, load_eject, start, no_flush)
             }
+            Cdb::SendDiagnostic { self_test_code, page_format, self_test, parameter_bytes } => {
+                self.send_diagnostic(self_test_code, page_format, self_test, parameter_bytes)
+            }
             Cdb::ReadCapacity10 => Ok(self.read_capacity_10()),
             Cdb::ReadCapacity16 { allocation } => Ok(self.read_capacity_16(allocation)),
-            Cdb::Verify { size, lba, blocks, flags, byte_check } => {
-                self.verify(size, lba, blocks, flags, byte_check, data)
+            Cdb::ReadDefectData { size, primary, grown, format, allocation, .. } => {
+                Ok(self.read_defect_data(size, (primary, grown), format, allocation))
             }
-            Cdb::SynchronizeCache { lba, blocks, .. } => self.synchronize_cache(lba, blocks),
-            Cdb::Unmap { anchor, parameter_bytes } => self.unmap(anchor, parameter_bytes, data),
-            Cdb::WriteSame { size, lba, blocks, flags } => {
-                self.write_same(size, lba, blocks, flags, data)
+            Cdb::ReportSupportedOperationCodes {
+                timeouts,
+                options,
+                opcode,
+                service_action,
+                allocation,
+            } => self.report_supported_operation_codes(
+                timeouts,
+                options,
+                opcode,
+                service_action,
+                allocation,
+            ),
+            Cdb::ReportSupportedTaskManagementFunctions { extended, allocation } => {
+                report_supported_task_management_functions(extended, allocation)
             }
             // REPORT LUNS belongs to the target, not to a logical unit.
-            Cdb::ReportLuns { .. } | Cdb::Other { .. } => {
-                Err(illegal(asc::INVALID_COMMAND_OPERATION_CODE))
-            }
-        };
-        outcome.unwrap_or_else(Outcome::from)
+            _ => Err(illegal(asc::INVALID_COMMAND_OPERATION_CODE)),
+        }
     }
 
     /// Fetches part of what a READ asked for: from byte `from` of its extent, as much as `buffer`
@@ -240,198 +319,7 @@ impl LogicalUnit {
         self.store.flush().map_err(write_failed)
     }
 
-    // Commands that transfer blocks.
-
-    fn start_read(
-        &self,
-        size: CdbSize,
-        lba: u64,
-        blocks: u32,
-        flags: TransferFlags,
-    ) -> Result<Outcome, Sense> {
-        let extent = self.check_transfer(size, lba, blocks, flags)?;
-        if flags.fua && !self.read_only {
-            // What a forced read shows must be on the medium, not only in the page cache.
-            self.flush()?;
-        }
-        Ok(Outcome::Read(extent))
-    }
-
-    fn write(
-        &self,
-        size: CdbSize,
-        lba: u64,
-        blocks: u32,
-        flags: TransferFlags,
-        data: &[u8],
-    ) -> Result<Outcome, Sense> {
-        let extent = self.check_transfer(size, lba, blocks, flags)?;
-        self.check_writable()?;
-        let usable = (data.len() as u64).min(extent.bytes);
-        let whole_blocks = usable - usable % u64::from(self.block_bytes);
-        if whole_blocks != 0 {
-            let data = &data[..whole_blocks as usize];
-            self.store.write_at(data, extent.offset).map_err(write_failed)?;
-        }
-        if flags.fua {
-            self.flush()?;
-        }
-        Ok(Outcome::Good)
-    }
-
-    fn verify(
-        &self,
-        size: CdbSize,
-        lba: u64,
-        blocks: u32,
-        flags: TransferFlags,
-        byte_check: u8,
-        data: &[u8],
-    ) -> Result<Outcome, Sense> {
-        if byte_check > 1 {
-            return Err(invalid_field(1, Some(2)));
-        }
-        let extent = self.check_transfer(size, lba, blocks, flags)?;
-        let compared = if byte_check == 0 { None } else { Some(data) };
-        let length = compared.map_or(extent.bytes, |data| extent.bytes.min(data.len() as u64));
-        let mut buffer = vec![0; length.min(VERIFY_CHUNK_BYTES) as usize];
-        let mut from = 0;
-        while from < length {
-            let chunk = (length - from).min(VERIFY_CHUNK_BYTES) as usize;
-            let stored = &mut buffer[..chunk];
-            self.read(extent, from, stored)?;
-            if let Some(data) = compared {
-                let expected = &data[from as usize..][..chunk];
-                if let Some(index) = expected.iter().zip(&*stored).position(|(a, b)| a != b) {
-                    let sense = Sense::new(SenseKey::Miscompare, asc::MISCOMPARE_DURING_VERIFY);
-                    return Err(sense.with_information(from + index as u64));
-                }
-            }
-            from += chunk as u64;
-        }
-        Ok(Outcome::Good)
-    }
-
-    fn synchronize_cache(&self, lba: u64, blocks: u32) -> Result<Outcome, Sense> {
-        self.check_range(lba, u64::from(blocks))?;
-        // The store can flush only as a whole. With IMMED the answer could come earlier, but
-        // nobody is harmed by an answer that is true when it comes.
-        self.flush()?;
-        Ok(Outcome::Good)
-    }
-
-    // Commands that change blocks without transferring each of them.
-
-    fn unmap(&self, anchor: bool, parameter_bytes: u16, data: &[u8]) -> Result<Outcome, Sense> {
-        if anchor {
-            return Err(invalid_field(1, Some(0)));
-        }
-        if parameter_bytes == 0 {
-            return Ok(Outcome::Good);
-        }
-        let length_error = Sense::new(SenseKey::IllegalRequest, asc::PARAMETER_LIST_LENGTH_ERROR);
-        let list = data.get(..usize::from(parameter_bytes).min(data.len())).unwrap_or_default();
-        let ranges = parse_unmap(list).map_err(|_| length_error)?;
-        // All are checked before the first is unmapped.
-        for (index, range) in ranges.clone().enumerate() {
-            self.check_range(range.lba, u64::from(range.blocks))?;
-            if range.blocks > UNMAP_BLOCKS_MAX || index as u32 >= UNMAP_DESCRIPTORS_MAX {
-                return Err(invalid_parameter(2));
-            }
-        }
-        self.check_writable()?;
-        for range in ranges.filter(|range| range.blocks != 0) {
-            let extent = self.extent(range.lba, u64::from(range.blocks));
-            self.store.discard(extent.offset, extent.bytes).map_err(write_failed)?;
-        }
-        Ok(Outcome::Good)
-    }
-
-    fn write_same(
-        &self,
-        size: CdbSize,
-        lba: u64,
-        blocks: u32,
-        flags: ProvisioningFlags,
-        data: &[u8],
-    ) -> Result<Outcome, Sense> {
-        self.check_protection(flags.protect)?;
-        if flags.anchor || flags.obsolete {
-            return Err(invalid_field(1, Some(if flags.anchor { 4 } else { 2 })));
-        }
-        self.check_range(lba, u64::from(blocks))?;
-        let extent = self.extent(lba, u64::from(blocks));
-        // WSNZ: zero would be "up to the end", which takes as long as the disk is large.
-        if blocks == 0 || extent.bytes > u64::from(WRITE_SAME_BYTES_MAX) {
-            return Err(invalid_field(size.blocks_byte() as u16, None));
-        }
-        self.check_writable()?;
-        if !flags.no_data && data.len() != self.block_bytes as usize {
-            // The initiator means something else than the one block that it should send.
-            return Err(illegal(asc::INVALID_FIELD_IN_CDB));
-        }
-        let block = Some(data).filter(|data| data.iter().any(|byte| *byte != 0) && !flags.no_data);
-        let written = match block {
-            Some(block) => self.write_pattern(block, extent),
-            None if flags.unmap => self.store.discard(extent.offset, extent.bytes),
-            None => self.store.write_zeroes(extent.offset, extent.bytes),
-        };
-        written.map_err(write_failed)?;
-        Ok(Outcome::Good)
-    }
-
-    fn write_pattern(&self, block: &[u8], extent: Extent) -> io::Result<()> {
-        let chunk_bytes = extent.bytes.min(VERIFY_CHUNK_BYTES);
-        let chunk = block.repeat(chunk_bytes as usize / block.len());
-        let mut done = 0;
-        while done < extent.bytes {
-            let part = (extent.bytes - done).min(chunk.len() as u64);
-            self.store.write_at(&chunk[..part as usize], extent.offset + done)?;
-            done += part;
-        }
-        Ok(())
-    }
-
-    // Commands about the unit.
-
-    /// The unit is shared, so it never really stops; but what was written before is stable then.
-    fn start_stop(
-        &self,
-        power_condition: u8,
-        load_eject: bool,
-        start: bool,
-        no_flush: bool,
-    ) -> Result<Outcome, Sense> {
-        if power_condition != 0 {
-            return Err(invalid_field(4, Some(7)));
-        }
-        if load_eject {
-            // Only removable media can be ejected.
-            return Err(invalid_field(4, Some(1)));
-        }
-        if !start && !no_flush {
-            self.flush()?;
-        }
-        Ok(Outcome::Good)
-    }
-
     // Checks.
-
-    fn check_transfer(
-        &self,
-        size: CdbSize,
-        lba: u64,
-        blocks: u32,
-        flags: TransferFlags,
-    ) -> Result<Extent, Sense> {
-        self.check_protection(flags.protect)?;
-        self.check_range(lba, u64::from(blocks))?;
-        let extent = self.extent(lba, u64::from(blocks));
-        if extent.bytes > u64::from(TRANSFER_BYTES_MAX) {
-            return Err(invalid_field(size.blocks_byte() as u16, None));
-        }
-        Ok(extent)
-    }
 
     /// Blocks carry no protection information, so nobody may ask to check it (SBC-3 §4.22).
     fn check_protection(&self, protect: u8) -> Result<(), Sense> {
@@ -450,6 +338,10 @@ impl LogicalUnit {
         if self.read_only {
             return Err(Sense::new(SenseKey::DataProtect, asc::WRITE_PROTECTED));
         }
+        if self.modes.software_write_protect() {
+            let code = asc::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED;
+            return Err(Sense::new(SenseKey::DataProtect, code));
+        }
         Ok(())
     }
 
@@ -460,12 +352,12 @@ impl LogicalUnit {
     }
 }
 
-/// How much VERIFY and WRITE SAME handle at a time.
-const VERIFY_CHUNK_BYTES: u64 = 256 << 10;
+/// How much is compared or repeated at a time.
+const CHUNK_BYTES: u64 = 256 << 10;
+
 /// REQUEST SENSE data.
 pub(super) fn request_sense_data(sense: &Sense, descriptor: bool, allocation: u8) -> Outcome {
-    let data = if descriptor { sense.emit_descriptor() } else { sense.emit_fixed().to_vec() };
-    allocated(data, usize::from(allocation))
+    allocated(sense.emit(descriptor), usize::from(allocation))
 }
 
 /// Data cut to the allocation length of its command.

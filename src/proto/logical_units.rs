@@ -59,8 +59,8 @@ impl LogicalUnits {
     /// void, and each is told so.
     pub fn reset(&self, lun: Option<Lun>) {
         match lun {
-            Some(lun) => self.get(lun).iter().for_each(|unit| unit.nexuses().reset()),
-            None => self.units.iter().for_each(|unit| unit.nexuses().reset()),
+            Some(lun) => self.get(lun).iter().for_each(|unit| unit.reset()),
+            None => self.units.iter().for_each(LogicalUnit::reset),
         }
     }
 

@@ -161,8 +161,8 @@ impl Connection {
 
     fn handle_event(&mut self, event: Event) -> Result<(), Over> {
         match event {
-            Event::Command { tag, lun } => {
-                let gate = self.sessions.pass(lun, &self.seen);
+            Event::Command { tag, lun, alone } => {
+                let gate = self.sessions.pass(lun, alone, &self.seen);
                 if gate.is_some() {
                     self.target.execute(tag);
                 } else {

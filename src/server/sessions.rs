@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -36,6 +38,15 @@ pub(super) struct Handle {
     stopping: AtomicBool,
     ended: Mutex<bool>,
     ending: Condvar,
+}
+
+/// A command may be executed while this is held.
+#[derive(Debug)]
+#[expect(dead_code, reason = "what it has is held, not looked at")]
+pub(super) enum Pass<'a> {
+    NoGate,
+    Shared(RwLockReadGuard<'a, u64>),
+    Alone(RwLockWriteGuard<'a, u64>),
 }
 
 /// Which resets a connection has taken notice of.
@@ -161,22 +172,24 @@ impl Sessions {
         seen
     }
 
-    /// Holds off resets of a unit while a command is executed, or `None` if the unit was reset
-    /// since the connection last looked. Units that are not there need no gate.
-    pub(super) fn pass(
-        &self,
-        lun: Lun,
-        seen: &SeenResets,
-    ) -> Option<Option<RwLockReadGuard<'_, u64>>> {
+    /// Holds off resets of a unit while a command is executed, and also all other commands if it
+    /// must be alone; `None` if the unit was reset since the connection last looked. Units that are
+    /// not there need no gate.
+    pub(super) fn pass(&self, lun: Lun, alone: bool, seen: &SeenResets) -> Option<Pass<'_>> {
         let number = lun.to_number().map(usize::from);
         let Some((number, gate)) =
             number.and_then(|number| Some((number, self.gates.get(number)?)))
         else {
-            return Some(None);
+            return Some(Pass::NoGate);
         };
-        let epoch = read(gate);
         let known = seen.epochs.get(number).copied().unwrap_or(0);
-        (*epoch == known).then_some(Some(epoch))
+        if alone {
+            let epoch = gate.write().unwrap_or_else(PoisonError::into_inner);
+            (*epoch == known).then_some(Pass::Alone(epoch))
+        } else {
+            let epoch = read(gate);
+            (*epoch == known).then_some(Pass::Shared(epoch))
+        }
     }
 }
 
@@ -274,22 +287,34 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_is_alone_waits_for_the_others() {
+        let sessions = Sessions::new(1);
+        let seen = sessions.look();
+        let shared = sessions.pass(Lun::ZERO, false, &seen);
+        let _beside = sessions.pass(Lun::ZERO, false, &seen);
+        assert!(sessions.gates[0].try_write().is_err());
+        drop((shared, _beside));
+        let _alone = sessions.pass(Lun::ZERO, true, &seen);
+        assert!(sessions.gates[0].try_read().is_err());
+    }
+
+    #[test]
     fn a_reset_makes_older_commands_void() {
         let sessions = Sessions::new(2);
         let mut mine = sessions.look();
         let mut other = sessions.look();
         let (zero, one) = (Lun::ZERO, Lun::from_number(1));
-        assert!(sessions.pass(zero, &other).is_some());
+        assert!(sessions.pass(zero, false, &other).is_some());
         sessions.reset(Some(zero), &mut mine);
-        assert!(sessions.pass(zero, &mine).is_some());
-        assert!(sessions.pass(zero, &other).is_none());
-        assert!(sessions.pass(one, &other).is_some());
+        assert!(sessions.pass(zero, false, &mine).is_some());
+        assert!(sessions.pass(zero, false, &other).is_none());
+        assert!(sessions.pass(one, false, &other).is_some());
         assert_eq!(sessions.news(&mut other), [zero]);
-        assert!(sessions.pass(zero, &other).is_some());
+        assert!(sessions.pass(zero, false, &other).is_some());
         assert_eq!(sessions.news(&mut other), []);
         assert_eq!(sessions.news(&mut mine), []);
         sessions.reset(None, &mut mine);
         assert_eq!(sessions.news(&mut other), [zero, one]);
-        assert!(sessions.pass(Lun::from_number(7), &other).is_some());
+        assert!(sessions.pass(Lun::from_number(7), false, &other).is_some());
     }
 }

@@ -10,10 +10,10 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
-use super::Store;
+use super::{Allocation, Store};
 
 /// A file or block device that is open, and locked against a second server.
 pub struct FileStore {
@@ -21,6 +21,7 @@ pub struct FileStore {
     path: PathBuf,
     size_bytes: u64,
     read_only: bool,
+    is_file: bool,
     can_discard: bool,
 }
 
@@ -62,7 +63,8 @@ impl FileStore {
         }
         let size_bytes = file.seek(SeekFrom::End(0)).map_err(failed("find the size of"))?;
         let can_discard = !read_only && can_discard(&file, &metadata, size_bytes);
-        Ok(FileStore { file, path: path.to_owned(), size_bytes, read_only, can_discard })
+        let (path, is_file) = (path.to_owned(), kind.is_file());
+        Ok(FileStore { file, path, size_bytes, read_only, is_file, can_discard })
     }
 
     /// The path it was opened by.
@@ -174,6 +176,12 @@ impl Store for FileStore {
         self.file.sync_data().map_err(self.logged("flush", self.size_bytes, 0))
     }
 
+    fn prefetch(&self, offset: u64, length: u64) {
+        // Whoever reads will wait for it anyway, and will be told if it fails.
+        let length = std::num::NonZeroU64::new(length);
+        let _ = rustix::fs::fadvise(&self.file, offset, length, Advice::WillNeed);
+    }
+
     fn can_discard(&self) -> bool {
         self.can_discard
     }
@@ -184,6 +192,28 @@ impl Store for FileStore {
 
     fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         self.fallocate(ZERO_RANGE, offset, length).map_err(self.logged("zero", length, offset))
+    }
+
+    fn allocation(&self, offset: u64) -> io::Result<Allocation> {
+        // The position that these leave behind is used by nobody.
+        let find = |from| match rustix::fs::seek(&self.file, from) {
+            Ok(found) => Ok(Some(found.min(self.size_bytes))),
+            // No data behind the offset, or a device, which does not know.
+            Err(Errno::NXIO | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(io::Error::from(errno)),
+        };
+        let known = self.can_discard && self.is_file;
+        if !known {
+            return Ok(Allocation { mapped: true, end: self.size_bytes });
+        }
+        match find(rustix::fs::SeekFrom::Data(offset))? {
+            Some(data) if data > offset => Ok(Allocation { mapped: false, end: data }),
+            Some(_) => {
+                let hole = find(rustix::fs::SeekFrom::Hole(offset))?;
+                Ok(Allocation { mapped: true, end: hole.unwrap_or(self.size_bytes) })
+            }
+            None => Ok(Allocation { mapped: false, end: self.size_bytes }),
+        }
     }
 }
 
@@ -250,6 +280,27 @@ mod tests {
         if store.can_discard() {
             assert!(after < before, "{after} blocks after discard, {before} before");
         }
+    }
+
+    #[test]
+    fn holes_are_told_from_data() {
+        let file = scratch(1 << 20);
+        let store = FileStore::open(file.path(), false).unwrap();
+        store.write_at(&[0xaa; 65536], 131_072).unwrap();
+        store.prefetch(0, 1 << 20);
+        let at = |offset| store.allocation(offset).unwrap();
+        if store.can_discard() {
+            assert_eq!(at(0), Allocation { mapped: false, end: 131_072 });
+            assert_eq!(at(140_000), Allocation { mapped: true, end: 196_608 });
+            assert_eq!(at(200_000), Allocation { mapped: false, end: 1 << 20 });
+            store.discard(131_072, 65536).unwrap();
+            assert_eq!(at(0), Allocation { mapped: false, end: 1 << 20 });
+        }
+        let reader = {
+            drop(store);
+            FileStore::open(file.path(), true).unwrap()
+        };
+        assert_eq!(reader.allocation(0).unwrap(), Allocation { mapped: true, end: 1 << 20 });
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Store;
+use super::{Allocation, Store};
 
 /// A disk of bytes in memory.
 pub struct MemoryStore {
@@ -21,7 +21,14 @@ struct State {
     /// What survives a loss of power, if that is being modelled.
     cache: Option<Cache>,
     flushes: u64,
+    /// How often [`Store::prefetch`] was called.
+    prefetches: u64,
+    /// Of each sector, whether it was written since it was freed.
+    mapped: Vec<bool>,
 }
+
+/// Bytes that are freed together.
+const SECTOR_BYTES: usize = 512;
 
 /// The stable content and every write since the last flush, in order.
 struct Cache {
@@ -42,7 +49,13 @@ impl MemoryStore {
     }
 
     fn with_cache(size_bytes: u64, cache: Option<Cache>) -> MemoryStore {
-        let state = State { current: vec![0; size_bytes as usize], cache, flushes: 0 };
+        let state = State {
+            current: vec![0; size_bytes as usize],
+            cache,
+            flushes: 0,
+            prefetches: 0,
+            mapped: vec![false; (size_bytes as usize).div_ceil(SECTOR_BYTES)],
+        };
         MemoryStore { size_bytes, state: Mutex::new(state) }
     }
 
@@ -78,6 +91,11 @@ impl MemoryStore {
         self.lock().flushes
     }
 
+    /// How often [`Store::prefetch`] was called.
+    pub fn prefetches(&self) -> u64 {
+        self.lock().prefetches
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in a test must not hide behind a second one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,7 +103,14 @@ impl MemoryStore {
 }
 
 impl State {
+    /// The sectors that a range touches get a place.
+    fn map(&mut self, start: usize, length: usize) {
+        let end = (start + length).div_ceil(SECTOR_BYTES);
+        self.mapped[start / SECTOR_BYTES..end].fill(true);
+    }
+
     fn write(&mut self, start: usize, data: Vec<u8>) {
+        self.map(start, data.len());
         self.current[start..start + data.len()].copy_from_slice(&data);
         if let Some(cache) = &mut self.cache {
             cache.pending.push((start, data));
@@ -120,6 +145,7 @@ impl Store for MemoryStore {
             state.write(offset as usize, data.to_vec());
         } else {
             let start = offset as usize;
+            state.map(start, data.len());
             state.current[start..start + data.len()].copy_from_slice(data);
         }
         Ok(())
@@ -136,17 +162,38 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn prefetch(&self, _offset: u64, _length: u64) {
+        self.lock().prefetches += 1;
+    }
+
     fn can_discard(&self) -> bool {
         true
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.write_zeroes(offset, length)
+        let mut state = self.lock();
+        let mapped = state.mapped.clone();
+        state.write(offset as usize, vec![0; length as usize]);
+        // Sectors of which a part is freed stay what they were.
+        state.mapped = mapped;
+        let whole =
+            (offset as usize).div_ceil(SECTOR_BYTES)..(offset + length) as usize / SECTOR_BYTES;
+        state.mapped.get_mut(whole).unwrap_or_default().fill(false);
+        Ok(())
     }
 
     fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         self.lock().write(offset as usize, vec![0; length as usize]);
         Ok(())
+    }
+
+    fn allocation(&self, offset: u64) -> io::Result<Allocation> {
+        let state = self.lock();
+        let first = offset as usize / SECTOR_BYTES;
+        let mapped = state.mapped[first];
+        let same = state.mapped[first..].iter().take_while(|other| **other == mapped).count();
+        let end = ((first + same) * SECTOR_BYTES) as u64;
+        Ok(Allocation { mapped, end: end.min(self.size_bytes) })
     }
 }
 

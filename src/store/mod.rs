@@ -26,6 +26,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Returns when every write that has returned is on stable storage.
     fn flush(&self) -> io::Result<()>;
 
+    /// Reads ahead: a hint, which may come to nothing.
+    fn prefetch(&self, offset: u64, length: u64);
+
     /// Whether [`Store::discard`] frees anything, in little time. If not, it still makes zeroes.
     fn can_discard(&self) -> bool;
 
@@ -34,4 +37,16 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Makes the range read as zeroes and keeps it allocated.
     fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Whether the byte at `offset` has a place on the medium, and how far the same is true.
+    fn allocation(&self, offset: u64) -> io::Result<Allocation>;
+}
+
+/// A range of a store of which all has a place on the medium, or nothing has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// It has; otherwise it reads as zeroes.
+    pub mapped: bool,
+    /// First byte behind it.
+    pub end: u64,
 }

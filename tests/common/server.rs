@@ -13,8 +13,8 @@ use lunboot::proto::logical_unit::{LogicalUnit, Options};
 use lunboot::proto::logical_units::LogicalUnits;
 use lunboot::proto::random::Random;
 use lunboot::proto::target::{Event, SessionName, Tag, Target, TargetConfig};
-use lunboot::store::Store;
 use lunboot::store::memory::MemoryStore;
+use lunboot::store::{Allocation, Store};
 
 use super::Settings;
 use super::network::{Weather, up_to};
@@ -77,6 +77,10 @@ impl Store for FaultyStore {
         self.memory.flush()
     }
 
+    fn prefetch(&self, offset: u64, length: u64) {
+        self.memory.prefetch(offset, length);
+    }
+
     fn can_discard(&self) -> bool {
         true
     }
@@ -89,6 +93,11 @@ impl Store for FaultyStore {
     fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check()?;
         self.memory.write_zeroes(offset, length)
+    }
+
+    fn allocation(&self, offset: u64) -> io::Result<Allocation> {
+        self.check()?;
+        self.memory.allocation(offset)
     }
 }
 

@@ -1,17 +1,17 @@
-//! What a logical unit says of itself: INQUIRY, READ CAPACITY, MODE SENSE (SPC-4 §6.6, §6.13, §7.5,
-//! §7.8; SBC-3 §5.15, §5.16).
+//! What a logical unit says of itself: INQUIRY, READ CAPACITY, READ DEFECT DATA (SPC-4 §6.6, §7.8;
+//! SBC-3 §5.15 to §5.18).
 
+use super::transfer::COMPARE_AND_WRITE_BLOCKS_MAX;
 use super::{
     LogicalUnit, Outcome, TRANSFER_BYTES_MAX, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX,
-    WRITE_SAME_BYTES_MAX, allocated, field_in_cdb, illegal, invalid_field,
+    WRITE_SAME_BYTES_MAX, allocated, invalid_field,
 };
 use crate::wire::scsi::{
-    BlockCharacteristics, BlockDescriptor, BlockLimits, CachingPage, Capacity10, Capacity16, Cdb,
-    ControlPage, Designator, DesignatorKind, LogicalBlockProvisioning, MODE_PAGE_ALL,
-    MODE_PAGE_CACHING, MODE_PAGE_CONTROL, ModeParameters, PERIPHERAL_DISK, Sense, StandardInquiry,
-    VPD_BLOCK_CHARACTERISTICS, VPD_BLOCK_LIMITS, VPD_DEVICE_IDENTIFICATION,
-    VPD_LOGICAL_BLOCK_PROVISIONING, VPD_SUPPORTED_PAGES, VPD_UNIT_SERIAL_NUMBER, asc,
-    emit_device_identification, emit_supported_pages, emit_unit_serial_number,
+    BlockCharacteristics, BlockLimits, Capacity10, Capacity16, CdbSize, Designator, DesignatorKind,
+    LogicalBlockProvisioning, PERIPHERAL_DISK, Sense, StandardInquiry, VPD_BLOCK_CHARACTERISTICS,
+    VPD_BLOCK_LIMITS, VPD_DEVICE_IDENTIFICATION, VPD_LOGICAL_BLOCK_PROVISIONING,
+    VPD_SUPPORTED_PAGES, VPD_UNIT_SERIAL_NUMBER, emit_device_identification, emit_supported_pages,
+    emit_unit_serial_number,
 };
 
 /// The names by which an initiator knows a logical unit again after any restart.
@@ -43,7 +43,8 @@ impl LogicalUnit {
     fn block_limits(&self) -> BlockLimits {
         let thin = self.store.can_discard();
         BlockLimits {
-            write_same_non_zero: true,
+            write_same_non_zero: false,
+            compare_and_write_max: COMPARE_AND_WRITE_BLOCKS_MAX,
             transfer_granularity: 1 << self.physical_exponent,
             transfer_max: TRANSFER_BYTES_MAX / self.block_bytes,
             transfer_optimal: TRANSFER_BYTES_OPTIMAL / self.block_bytes,
@@ -86,50 +87,17 @@ impl LogicalUnit {
         allocated(capacity.emit().to_vec(), allocation as usize)
     }
 
-    pub(super) fn mode_sense(&self, cdb: &Cdb) -> Result<Outcome, Sense> {
-        let &Cdb::ModeSense {
-            size,
-            no_block_descriptors,
-            long_lba,
-            page_control,
-            page,
-            subpage,
-            allocation,
-        } = cdb
-        else {
-            return Err(illegal(asc::INVALID_COMMAND_OPERATION_CODE));
-        };
-        let all = page == MODE_PAGE_ALL;
-        let known = all || [MODE_PAGE_CACHING, MODE_PAGE_CONTROL].contains(&page);
-        if !known || (subpage != 0 && subpage != 0xff) {
-            return Err(invalid_field(if known { 3 } else { 2 }, None));
-        }
-        let changeable = match page_control {
-            PAGE_CONTROL_CHANGEABLE => true,
-            PAGE_CONTROL_SAVED => {
-                let sense = illegal(asc::SAVING_PARAMETERS_NOT_SUPPORTED);
-                return Err(sense.with_field(field_in_cdb(2, Some(7))));
-            }
-            _ => false,
-        };
-        // Nothing can be changed, so the mask of changeable bits is all zeroes.
-        let caching = if changeable { CachingPage::default() } else { self.caching_page() };
-        let control = if changeable { ControlPage::default() } else { CONTROL_PAGE };
-        let descriptor = BlockDescriptor { blocks: self.blocks, block_bytes: self.block_bytes };
-        let parameters = ModeParameters {
-            write_protected: self.read_only,
-            dpo_fua: true,
-            block_descriptor: (!no_block_descriptors).then_some(descriptor),
-            long_lba,
-            caching: (all || page == MODE_PAGE_CACHING).then_some(caching),
-            control: (all || page == MODE_PAGE_CONTROL).then_some(control),
-        };
-        Ok(allocated(parameters.emit(size), usize::from(allocation)))
-    }
-
-    /// The truth about the page cache of this machine: writes are answered before they are stable.
-    fn caching_page(&self) -> CachingPage {
-        CachingPage { write_cache: !self.read_only, read_cache_disabled: false }
+    /// READ DEFECT DATA: there are none to be seen from here, in whatever format they are wanted.
+    pub(super) fn read_defect_data(
+        &self,
+        size: CdbSize,
+        wanted: (bool, bool),
+        format: u8,
+        allocation: u32,
+    ) -> Outcome {
+        let mut data = vec![0; if size <= CdbSize::Ten { 4 } else { 8 }];
+        data[1] = u8::from(wanted.0) << 4 | u8::from(wanted.1) << 3 | format;
+        allocated(data, allocation as usize)
     }
 }
 
@@ -145,19 +113,6 @@ const VPD_PAGES: [u8; 6] = [
 
 /// OPTIMAL TRANSFER LENGTH: what initiators should aim at.
 const TRANSFER_BYTES_OPTIMAL: u32 = 1 << 20;
-
-const PAGE_CONTROL_CHANGEABLE: u8 = 1;
-const PAGE_CONTROL_SAVED: u8 = 3;
-
-/// Commands may overtake each other: a READ does not wait for the data of an earlier WRITE. Tasks
-/// that another session's reset ends are answered with TASK ABORTED.
-const CONTROL_PAGE: ControlPage = ControlPage {
-    descriptor_sense: false,
-    queue_algorithm: 1,
-    software_write_protect: false,
-    task_aborted_status: true,
-    busy_timeout: u16::MAX,
-};
 
 /// Standard INQUIRY data of this target, for a unit that is there or is not.
 pub(in super::super) fn standard_inquiry(peripheral: u8) -> StandardInquiry {

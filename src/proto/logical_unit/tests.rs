@@ -1,11 +1,13 @@
-//! The commands of a disk, executed against a store in memory.
+//! The commands of a disk, executed against a store in memory, whose content each test then looks
+//! at itself. What needs more than one initiator is tested with
+//! [`LogicalUnits`](crate::proto::logical_units::LogicalUnits).
 
 use super::*;
 use crate::store::memory::MemoryStore;
 use crate::wire::scsi::{
-    BlockDescriptor, BlockLimits, CachingPage, Capacity10, Capacity16, DesignatorKind,
-    LogicalBlockProvisioning, ModeParameters, StandardInquiry, UnmapDescriptor, emit_unmap,
-    parse_device_identification,
+    BlockDescriptor, BlockLimits, CachingPage, Capacity10, Capacity16, CdbSize, ControlPage,
+    DesignatorKind, LogicalBlockProvisioning, ModeParameters, ProvisioningFlags, StandardInquiry,
+    TransferFlags, UnmapDescriptor, emit_unmap, parse_device_identification,
 };
 
 const NAME: &str = "iqn.2026-11.io.lunboot:test";
@@ -160,8 +162,12 @@ fn write_same_repeats_a_block_or_zeroes() {
     assert_eq!(unit.execute(&write_same(2, 2, true, true), &[]), Outcome::Good);
     assert_eq!(store.contents()[1024..2048], [0; 1024]);
     assert_eq!(store.contents()[2048..2560], block);
-    let sense = sense(unit.execute(&write_same(0, 0, false, true), &[]));
-    assert_eq!(sense, invalid_field(10, None));
+    // Zero blocks are all up to the end.
+    let last = write_same(BLOCKS - 2, 0, false, false);
+    assert_eq!(unit.execute(&last, &block), Outcome::Good);
+    assert_eq!(store.contents()[(BLOCKS as usize - 2) * 512..], block.repeat(2));
+    let nothing = write_same(BLOCKS, 0, false, true);
+    assert_eq!(unit.execute(&nothing, &[]), Outcome::Good);
 }
 
 #[test]
@@ -229,7 +235,8 @@ fn mode_sense_tells_the_truth_about_the_cache() {
     }
     let changeable = ask(CdbSize::Six, 1, 0x08);
     let changeable = ModeParameters::parse(&data(changeable), CdbSize::Six).unwrap();
-    assert_eq!(changeable.caching, Some(CachingPage::default()));
+    let write_cache = CachingPage { write_cache: true, read_cache_disabled: false };
+    assert_eq!(changeable.caching, Some(write_cache));
     assert_eq!(changeable.control, None);
     let saved = sense(ask(CdbSize::Six, 3, 0x08));
     assert_eq!(saved.code(), asc::SAVING_PARAMETERS_NOT_SUPPORTED);
@@ -312,7 +319,7 @@ fn unfit_stores_are_refused_with_what_to_do() {
 fn unknown_commands_are_refused() {
     let (unit, _) = unit();
     let refused = illegal(asc::INVALID_COMMAND_OPERATION_CODE);
-    for opcode in [0x04, 0x15, 0x5f, 0x83, 0xa3, 0xff] {
+    for opcode in [0x04, 0x18, 0x3b, 0x83, 0x9c, 0xff] {
         let mut cdb = [0; 16];
         cdb[0] = opcode;
         assert_eq!(sense(unit.execute(&cdb, &[])), refused);
@@ -339,4 +346,320 @@ fn random_commands_never_panic() {
             assert!(extent.offset + extent.bytes <= unit.size_bytes());
         }
     }
+}
+
+/// Every opcode with every service action.
+fn all_commands() -> impl Iterator<Item = [u8; 16]> {
+    (0..=255_u8).flat_map(|opcode| {
+        (0..32_u8).map(move |action| {
+            let mut cdb = [0; 16];
+            (cdb[0], cdb[1]) = (opcode, action);
+            cdb
+        })
+    })
+}
+
+fn supported_opcodes(options: u8, opcode: u8, service_action: u16) -> [u8; 16] {
+    let (timeouts, allocation) = (false, 65535);
+    Cdb::ReportSupportedOperationCodes { timeouts, options, opcode, service_action, allocation }
+        .emit()
+}
+
+#[test]
+fn the_table_of_commands_is_what_can_be_parsed_and_executed() {
+    let (unit, _) = unit();
+    for cdb in all_commands() {
+        let parsed = !matches!(Cdb::parse(&cdb), Cdb::Other { .. });
+        assert_eq!(unit.command(&cdb).is_ok(), parsed, "{cdb:02x?}");
+        let refused = illegal(asc::INVALID_COMMAND_OPERATION_CODE);
+        let executed = unit.execute(&cdb, &[]) != Outcome::from(refused);
+        let reported = data(unit.execute(&supported_opcodes(3, cdb[0], 0), &[]));
+        let is_target_wide = matches!(Cdb::parse(&cdb), Cdb::ReportLuns { .. });
+        assert_eq!(parsed && !executed, is_target_wide, "{cdb:02x?}");
+        assert!(reported[1] == 3 || reported[1] == 1);
+    }
+}
+
+#[test]
+fn every_command_of_the_report_is_described_alone_too() {
+    let (unit, _) = unit();
+    let all = data(unit.execute(&supported_opcodes(0, 0, 0), &[]));
+    assert_eq!(all.len(), 4 + u32::from_be_bytes(*all.first_chunk().unwrap()) as usize);
+    let mut codes = Vec::new();
+    for entry in all[4..].chunks_exact(8) {
+        let (opcode, action, has_action) = (entry[0], entry[3], entry[5] & 1 != 0);
+        codes.push((opcode, action));
+        let wanted = if has_action { 2 } else { 1 };
+        let action = u16::from(action);
+        let one = data(unit.execute(&supported_opcodes(wanted, opcode, action), &[]));
+        assert_eq!((one[1], one[3], one[4]), (3, entry[7], opcode));
+        let size = CdbSize::of_opcode(opcode).unwrap();
+        assert_eq!(one.len(), 4 + size.control_byte() + 1, "{opcode:02x}");
+        assert_eq!(data(unit.execute(&supported_opcodes(3, opcode, action), &[])), one);
+        let other = sense(unit.execute(&supported_opcodes(3 - wanted, opcode, action), &[]));
+        assert_eq!(other, invalid_field(2, Some(2)));
+        if has_action {
+            assert_eq!(u16::from(one[5] & 0x1f), action);
+        }
+    }
+    assert!(codes.is_sorted() && codes.contains(&(0x9e, 0x12)) && codes.contains(&(0x42, 0)));
+    let none = data(unit.execute(&supported_opcodes(1, 0x04, 0), &[]));
+    assert_eq!(none, [0, 1, 0, 0]);
+    let none = data(unit.execute(&supported_opcodes(2, 0x9e, 0x1f), &[]));
+    assert_eq!(none, [0, 1, 0, 0]);
+    assert_eq!(sense(unit.execute(&supported_opcodes(4, 0, 0), &[])), invalid_field(2, Some(2)));
+    let mut with_timeouts = supported_opcodes(0, 0, 0);
+    with_timeouts[2] |= 0x80;
+    let timed = data(unit.execute(&with_timeouts, &[]));
+    assert_eq!(timed.len(), 4 + codes.len() * 20);
+    assert!(timed[4..].chunks_exact(20).all(|entry| entry[5] & 2 != 0 && entry[9] == 10));
+}
+
+#[test]
+fn unknown_service_actions_point_at_their_field() {
+    let (unit, _) = unit();
+    let mut cdb = [0; 16];
+    (cdb[0], cdb[1]) = (0x9e, 0x13);
+    assert_eq!(sense(unit.execute(&cdb, &[])), invalid_field(1, Some(4)));
+}
+
+#[test]
+fn task_management_functions_in_both_forms() {
+    let (unit, _) = unit();
+    let ask = |extended, allocation| {
+        let cdb = Cdb::ReportSupportedTaskManagementFunctions { extended, allocation };
+        unit.execute(&cdb.emit(), &[])
+    };
+    let short = data(ask(false, 255));
+    assert_eq!((short.len(), short[3], short[0] & 0x88), (4, 0, 0x88));
+    let long = data(ask(true, 255));
+    assert_eq!((long.len(), long[3], long[0]), (16, 12, short[0]));
+    assert_eq!(sense(ask(false, 3)), invalid_field(6, None));
+}
+
+#[test]
+fn compare_and_write_does_both_or_nothing() {
+    let (unit, store) = unit();
+    unit.execute(&write(4, 2, false), &[7; 1024]);
+    let cdb = |blocks| {
+        let flags = TransferFlags { fua: true, ..TransferFlags::default() };
+        Cdb::CompareAndWrite { lba: 4, blocks, flags }.emit()
+    };
+    assert!(is_alone(&cdb(1)) && !is_alone(&read(0, 1)) && !is_alone(&write(0, 1, false)));
+    assert_eq!(unit.data_out_bytes(&cdb(2)), 2048);
+    let mut both = [[7; 1024], [9; 1024]].concat();
+    both[700] = 8;
+    let miscompare = sense(unit.execute(&cdb(2), &both));
+    assert_eq!((miscompare.key, miscompare.information), (SenseKey::Miscompare, Some(700)));
+    assert_eq!(store.contents()[2048..3072], [7; 1024]);
+    both[700] = 7;
+    assert_eq!(unit.execute(&cdb(2), &both), Outcome::Good);
+    store.lose_cache(|| false);
+    assert_eq!(store.contents()[2048..3072], [9; 1024]);
+    assert_eq!(sense(unit.execute(&cdb(1), &both)), invalid_field(13, None));
+    assert_eq!(sense(unit.execute(&cdb(2), &both[..1024])), invalid_field(13, None));
+    assert_eq!(unit.execute(&cdb(0), &[]), Outcome::Good);
+}
+
+#[test]
+fn orwrite_adds_bits() {
+    let (unit, store) = unit();
+    unit.execute(&write(4, 1, false), &[0x0f; 512]);
+    let cdb = Cdb::OrWrite { lba: 4, blocks: 2, flags: TransferFlags::default() }.emit();
+    assert_eq!(unit.data_out_bytes(&cdb), 1024);
+    assert_eq!(unit.execute(&cdb, &[0x50; 1024]), Outcome::Good);
+    assert_eq!(store.contents()[2048..2560], [0x5f; 512]);
+    assert_eq!(store.contents()[2560..3072], [0x50; 512]);
+}
+
+#[test]
+fn write_and_verify_is_stable_when_it_is_answered() {
+    let (unit, store) = unit();
+    let cdb = |byte_check| {
+        let (size, flags) = (CdbSize::Twelve, TransferFlags::default());
+        Cdb::WriteAndVerify { size, lba: 4, blocks: 1, flags, byte_check }.emit()
+    };
+    for byte_check in [0, 1] {
+        let block = [byte_check + 1; 512];
+        assert_eq!(unit.data_out_bytes(&cdb(byte_check)), 512);
+        assert_eq!(unit.execute(&cdb(byte_check), &block), Outcome::Good);
+        store.lose_cache(|| false);
+        assert_eq!(store.contents()[2048..2560], block);
+    }
+    assert_eq!(sense(unit.execute(&cdb(2), &[3; 512])), invalid_field(1, Some(2)));
+    assert_eq!(sense(unit.execute(&cdb(3), &[3; 512])), invalid_field(1, Some(2)));
+    assert_eq!(store.contents()[2048..2560], [2; 512]);
+}
+
+#[test]
+fn verify_compares_one_block_with_many() {
+    let (unit, _) = unit();
+    let mut block = [7; 512];
+    block[3] = 1;
+    unit.execute(&write(3, 3, false), &block.repeat(3));
+    let cdb = |blocks| {
+        let (size, flags) = (CdbSize::Ten, TransferFlags::default());
+        Cdb::Verify { size, lba: 3, blocks, flags, byte_check: 3 }.emit()
+    };
+    assert_eq!((unit.data_out_bytes(&cdb(3)), unit.data_out_bytes(&cdb(0))), (512, 0));
+    assert_eq!(unit.execute(&cdb(3), &block), Outcome::Good);
+    let miscompare = sense(unit.execute(&cdb(4), &block));
+    assert_eq!((miscompare.key, miscompare.information), (SenseKey::Miscompare, Some(1536)));
+    assert_eq!(sense(unit.execute(&cdb(3), &[7; 511])).code(), asc::INVALID_FIELD_IN_CDB);
+    assert_eq!(unit.execute(&cdb(0), &[]), Outcome::Good);
+}
+
+#[test]
+fn pre_fetch_reaches_the_store() {
+    let (unit, store) = unit();
+    for (size, lba, blocks) in [(CdbSize::Ten, 0, 8), (CdbSize::Sixteen, BLOCKS - 1, 0)] {
+        let cdb = Cdb::PreFetch { size, lba, blocks, immediate: false }.emit();
+        assert_eq!(unit.execute(&cdb, &[]), Outcome::Good);
+    }
+    assert_eq!(store.prefetches(), 2);
+    let cdb = Cdb::PreFetch { size: CdbSize::Ten, lba: BLOCKS, blocks: 1, immediate: true };
+    assert_eq!(sense(unit.execute(&cdb.emit(), &[])).code(), asc::LBA_OUT_OF_RANGE);
+}
+
+#[test]
+fn lba_status_tells_what_was_freed() {
+    let (unit, _) = unit();
+    unit.execute(&write(8, 8, false), &[1; 4096]);
+    let list = emit_unmap(&UnmapDescriptor { lba: 10, blocks: 2 });
+    unit.execute(&Cdb::Unmap { anchor: false, parameter_bytes: 24 }.emit(), &list);
+    let ask = |lba, allocation| unit.execute(&Cdb::GetLbaStatus { lba, allocation }.emit(), &[]);
+    let answer = data(ask(9, 255));
+    assert_eq!(answer[..8], [0, 0, 0, 4 + 4 * 16, 0, 0, 0, 0]);
+    let ranges: Vec<(u8, u8, u8)> =
+        answer[8..].chunks_exact(16).map(|range| (range[7], range[11], range[12])).collect();
+    assert_eq!(ranges, [(9, 1, 0), (10, 2, 1), (12, 4, 0), (16, 0xf0, 1)]);
+    assert_eq!(data(ask(9, 24)).len(), 24);
+    assert_eq!(data(ask(9, 24))[3], 4 + 16);
+    assert_eq!(data(ask(0, 4)), [0, 0, 0, 20]);
+    assert_eq!(sense(ask(BLOCKS, 24)).code(), asc::LBA_OUT_OF_RANGE);
+    assert_eq!(sense(ask(u64::MAX, 24)).code(), asc::LBA_OUT_OF_RANGE);
+}
+
+#[test]
+fn lba_status_of_blocks_that_are_larger_than_what_is_freed() {
+    let store = Arc::new(MemoryStore::new(8 * 4096));
+    let options = Options { logical_block_bytes: 4096, ..Options::default() };
+    let unit = LogicalUnit::new(store.clone(), NAME, b"disk", options).unwrap();
+    store.write_at(&[1; 512], 4096 + 1024).unwrap();
+    let answer = data(unit.execute(&Cdb::GetLbaStatus { lba: 0, allocation: 255 }.emit(), &[]));
+    let ranges: Vec<(u8, u8, u8)> =
+        answer[8..].chunks_exact(16).map(|range| (range[7], range[11], range[12])).collect();
+    assert_eq!(ranges, [(0, 1, 1), (1, 1, 0), (2, 6, 1)]);
+}
+
+#[test]
+fn there_are_no_defects() {
+    let (unit, _) = unit();
+    for (size, length) in [(CdbSize::Ten, 4), (CdbSize::Twelve, 8)] {
+        let (primary, grown, format) = (true, true, 5);
+        let cdb = Cdb::ReadDefectData { size, primary, grown, format, index: 0, allocation: 252 };
+        let answer = data(unit.execute(&cdb.emit(), &[]));
+        assert_eq!((answer.len(), answer[1]), (length, 0x1d));
+        assert!(answer[2..].iter().all(|byte| *byte == 0));
+    }
+}
+
+fn mode_select(pages: &[u8]) -> ([u8; 16], Vec<u8>) {
+    let list = [&[0; 4], pages].concat();
+    let (size, parameter_bytes) = (CdbSize::Six, list.len() as u16);
+    (Cdb::ModeSelect { size, page_format: true, save: false, parameter_bytes }.emit(), list)
+}
+
+#[test]
+fn without_a_write_cache_every_change_is_stable() {
+    let (unit, store) = unit();
+    unit.execute(&write(0, 1, false), &[1; 512]);
+    let off = CachingPage { write_cache: false, read_cache_disabled: false };
+    let (cdb, list) = mode_select(&off.emit());
+    assert!(is_alone(&cdb));
+    assert_eq!(unit.data_out_bytes(&cdb), list.len() as u64);
+    assert_eq!(unit.execute(&cdb, &list), Outcome::Good);
+    store.lose_cache(|| false);
+    assert_eq!(store.contents()[0], 1);
+    unit.execute(&write(1, 1, false), &[2; 512]);
+    unit.execute(&write_same(2, 1, false, false), &[3; 512]);
+    let list = emit_unmap(&UnmapDescriptor { lba: 0, blocks: 1 });
+    unit.execute(&Cdb::Unmap { anchor: false, parameter_bytes: 24 }.emit(), &list);
+    store.lose_cache(|| false);
+    let contents = store.contents();
+    assert_eq!((contents[0], contents[512], contents[1024]), (0, 2, 3));
+    unit.reset();
+    let flushes = store.flushes();
+    unit.execute(&write(1, 1, false), &[2; 512]);
+    assert_eq!(store.flushes(), flushes);
+}
+
+#[test]
+fn the_control_page_protects_from_writing_and_chooses_the_format_of_sense() {
+    let (unit, _) = unit();
+    let control = ControlPage {
+        descriptor_sense: true,
+        queue_algorithm: 1,
+        software_write_protect: true,
+        task_aborted_status: true,
+        busy_timeout: u16::MAX,
+    };
+    let (cdb, list) = mode_select(&control.emit());
+    assert_eq!(unit.execute(&cdb, &list), Outcome::Good);
+    assert!(unit.descriptor_sense());
+    let refused = sense(unit.execute(&write(0, 1, false), &[1; 512]));
+    let code = asc::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED;
+    assert_eq!(refused, Sense::new(SenseKey::DataProtect, code));
+    let mode = data(unit.execute(&[0x1a, 0, 0x3f, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[]));
+    let mode = ModeParameters::parse(&mode, CdbSize::Six).unwrap();
+    assert_eq!((mode.write_protected, mode.control), (true, Some(control)));
+    unit.reset();
+    assert!(!unit.descriptor_sense());
+    assert_eq!(unit.execute(&write(0, 1, false), &[1; 512]), Outcome::Good);
+}
+
+#[test]
+fn mode_select_changes_all_or_nothing() {
+    let (unit, _) = unit();
+    let off = CachingPage { write_cache: false, read_cache_disabled: false };
+    let fixed = CachingPage { write_cache: false, read_cache_disabled: true };
+    let unknown = [0x1d, 2, 0, 0];
+    let short = [0x08, 2, 0, 0];
+    for (pages, byte) in [
+        ([&off.emit()[..], &fixed.emit()].concat(), 4 + 20 + 2),
+        ([&off.emit()[..], &unknown].concat(), 4 + 20),
+        (short.to_vec(), 4 + 1),
+    ] {
+        let (cdb, list) = mode_select(&pages);
+        assert_eq!(sense(unit.execute(&cdb, &list)), invalid_parameter(byte));
+    }
+    let (cdb, list) = mode_select(&off.emit());
+    for cut in 1..list.len() {
+        let cut = sense(unit.execute(&cdb, &list[..cut]));
+        assert_eq!(cut.code(), asc::PARAMETER_LIST_LENGTH_ERROR);
+    }
+    let mut saving = cdb;
+    saving[1] |= 0x01;
+    assert_eq!(sense(unit.execute(&saving, &list)), invalid_field(1, Some(0)));
+    let mut vendor = cdb;
+    vendor[1] = 0;
+    assert_eq!(sense(unit.execute(&vendor, &list)), invalid_field(1, Some(4)));
+    let other_size = [&[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0x10, 0], &off.emit()[..]].concat();
+    let mut with_descriptor = cdb;
+    with_descriptor[4] = other_size.len() as u8;
+    assert_eq!(sense(unit.execute(&with_descriptor, &other_size)), invalid_parameter(4));
+    assert!(unit.modes.write_cache());
+}
+
+#[test]
+fn the_self_test_is_the_only_diagnostic() {
+    let (unit, _) = unit();
+    let ask = |self_test_code, page_format, self_test, parameter_bytes| {
+        let cdb = Cdb::SendDiagnostic { self_test_code, page_format, self_test, parameter_bytes };
+        unit.execute(&cdb.emit(), &[])
+    };
+    assert_eq!(ask(0, false, true, 0), Outcome::Good);
+    assert_eq!(ask(0, false, false, 0), Outcome::Good);
+    assert_eq!(sense(ask(1, false, false, 0)), invalid_field(1, Some(7)));
+    assert_eq!(sense(ask(0, true, false, 4)), invalid_field(3, None));
 }

@@ -14,7 +14,7 @@ use super::task::{NewTask, Placement, Task, Tasks};
 use super::text::{Refusal, Texts};
 use super::{COMMAND_WINDOW, Event, SessionName, Tag, TargetConfig};
 use crate::proto::error::Error;
-use crate::proto::logical_unit::{Nexus, Outcome, TRANSFER_BYTES_MAX};
+use crate::proto::logical_unit::{LogicalUnit, Nexus, Outcome, TRANSFER_BYTES_MAX, is_alone};
 use crate::proto::params::Negotiated;
 use crate::wire::frame::DataEnd;
 use crate::wire::pdu::{
@@ -254,7 +254,8 @@ impl FullFeature {
     /// The next command that the owner is to execute.
     pub(super) fn next_command(&mut self) -> Option<Event> {
         let tag = self.tasks.next_ready()?;
-        Some(Event::Command { tag, lun: self.tasks.get(tag).lun })
+        let task = self.tasks.get(tag);
+        Some(Event::Command { tag, lun: task.lun, alone: is_alone(&task.cdb) })
     }
 
     pub(super) fn execute(&mut self, tag: Tag, out: &mut Output) {
@@ -355,16 +356,14 @@ impl FullFeature {
     ) {
         let task = self.tasks.get(tag);
         let (itt, exp_data_sn, residual) = (task.itt, task.r2t_sn, residual(task, total));
+        let unit = self.config.units.get(task.lun);
+        let descriptor = unit.is_some_and(LogicalUnit::descriptor_sense);
         self.close(tag, out);
-        let mut segment = [0; 2 + Sense::FIXED_BYTES];
-        let segment = match sense {
-            Some(sense) => {
-                // SenseLength, then the sense data (RFC 7143 §11.4.7.2).
-                segment[1] = Sense::FIXED_BYTES as u8;
-                segment[2..].copy_from_slice(&sense.emit_fixed());
-                &segment[..]
-            }
-            None => &[],
+        let segment = sense.map(|sense| sense.emit(descriptor)).unwrap_or_default();
+        // SenseLength, then the sense data (RFC 7143 §11.4.7.2).
+        let segment = match segment.len() {
+            0 => segment,
+            length => [(length as u16).to_be_bytes().to_vec(), segment].concat(),
         };
         let pdu = ScsiResponse {
             response: 0,
@@ -375,7 +374,7 @@ impl FullFeature {
             residual,
             data_bytes: segment.len() as u32,
         };
-        out.push(&pdu.emit(), segment);
+        out.push(&pdu.emit(), &segment);
     }
 
     /// Frees the place of a task, first of all, so that its answer opens the window again.

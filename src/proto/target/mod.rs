@@ -6,7 +6,8 @@
 //!
 //! - [`Event::Claim`]: a login is good. End an older session of the same name first, then
 //!   [`Target::admit`] (RFC 7143 §6.3.5).
-//! - [`Event::Command`]: [`Target::execute`] it. Only there are the stores touched.
+//! - [`Event::Command`]: [`Target::execute`] it, some with nobody else at the logical unit. Only
+//!   there are the stores touched.
 //! - [`Event::Reset`]: make sure that no command of another session that came earlier will still be
 //!   executed, then [`Target::reset_done`].
 //! - [`Event::Ended`]: send what is left and close the connection.
@@ -110,6 +111,9 @@ pub enum Event {
         tag: Tag,
         /// The logical unit that the command is for.
         lun: Lun,
+        /// No other command of any session may be executed at that unit at the same time: it
+        /// looks at what is there and changes it.
+        alone: bool,
     },
     /// Tasks of other sessions are to be ended; answer with [`Target::reset_done`].
     Reset {

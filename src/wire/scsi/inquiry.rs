@@ -266,6 +266,8 @@ pub fn parse_device_identification(bytes: &[u8]) -> Result<Vec<Designator>, Malf
 pub struct BlockLimits {
     /// WSNZ: WRITE SAME of zero blocks is refused.
     pub write_same_non_zero: bool,
+    /// MAXIMUM COMPARE AND WRITE LENGTH; 0 is no COMPARE AND WRITE.
+    pub compare_and_write_max: u8,
     /// OPTIMAL TRANSFER LENGTH GRANULARITY.
     pub transfer_granularity: u16,
     /// MAXIMUM TRANSFER LENGTH.
@@ -294,6 +296,7 @@ impl BlockLimits {
         let alignment = be32(&page, 32);
         Ok(BlockLimits {
             write_same_non_zero: page[4] & 0x01 != 0,
+            compare_and_write_max: page[5],
             transfer_granularity: be16(&page, 6),
             transfer_max: be32(&page, 8),
             transfer_optimal: be32(&page, 12),
@@ -311,6 +314,7 @@ impl BlockLimits {
         out[1] = VPD_BLOCK_LIMITS;
         out[3] = (BlockLimits::BYTES - 4) as u8;
         out[4] = u8::from(self.write_same_non_zero);
+        out[5] = self.compare_and_write_max;
         out[6..8].copy_from_slice(&self.transfer_granularity.to_be_bytes());
         out[8..12].copy_from_slice(&self.transfer_max.to_be_bytes());
         out[12..16].copy_from_slice(&self.transfer_optimal.to_be_bytes());
@@ -484,6 +488,7 @@ mod tests {
     fn block_limits_both_ways() {
         let limits = BlockLimits {
             write_same_non_zero: true,
+            compare_and_write_max: 9,
             transfer_granularity: 8,
             transfer_max: 0x2000,
             transfer_optimal: 0x1000,
@@ -495,7 +500,7 @@ mod tests {
         };
         let bytes = limits.emit();
         let mut golden = [0; 64];
-        golden[..8].copy_from_slice(&[0, 0xb0, 0, 0x3c, 1, 0, 0, 8]);
+        golden[..8].copy_from_slice(&[0, 0xb0, 0, 0x3c, 1, 9, 0, 8]);
         golden[8..16].copy_from_slice(&[0, 0, 0x20, 0, 0, 0, 0x10, 0]);
         golden[20..28].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0, 1, 0]);
         golden[28..36].copy_from_slice(&[0, 0, 0, 8, 0x80, 0, 0, 0]);

@@ -9,6 +9,8 @@ use std::fmt;
 
 mod cdb;
 mod inquiry;
+mod mode;
+pub mod opcode;
 mod parameter;
 mod sense;
 
@@ -21,11 +23,16 @@ pub use inquiry::{
     emit_unit_serial_number, parse_device_identification, parse_supported_pages,
     parse_unit_serial_number,
 };
+pub use mode::{
+    BlockDescriptor, CONTROL_EXTENSION_PAGE, CachingPage, ControlPage, ERROR_RECOVERY_PAGE,
+    EXCEPTIONS_PAGE, MODE_PAGE_ALL, MODE_PAGE_CACHING, MODE_PAGE_CONTROL, MODE_PAGE_ERROR_RECOVERY,
+    MODE_PAGE_EXCEPTIONS, MODE_SUBPAGE_ALL, MODE_SUBPAGE_CONTROL_EXTENSION, ModeParameters,
+    ModeSelection, RawModePage, parse_mode_selection,
+};
 pub use parameter::{
-    BlockDescriptor, CachingPage, Capacity10, Capacity16, ControlPage, MODE_PAGE_ALL,
-    MODE_PAGE_CACHING, MODE_PAGE_CONTROL, ModeParameters, UNMAP_DESCRIPTOR_BYTES,
-    UNMAP_HEADER_BYTES, UnmapDescriptor, emit_report_luns, emit_unmap, parse_report_luns,
-    parse_unmap,
+    Capacity10, Capacity16, LbaStatus, ProvisioningStatus, UNMAP_DESCRIPTOR_BYTES,
+    UNMAP_HEADER_BYTES, UnmapDescriptor, emit_lba_status, emit_report_luns, emit_unmap,
+    parse_report_luns, parse_unmap,
 };
 pub use sense::{FieldPointer, Sense, SenseKey, asc};
 

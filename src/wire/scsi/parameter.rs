@@ -1,10 +1,10 @@
-//! Parameter data other than INQUIRY: capacities, mode pages, UNMAP lists, LUN lists
-//! (SPC-4 §6.33, §7.5; SBC-3 §5.12, §5.28, §6.5).
+//! Parameter data of other commands: capacities, UNMAP lists, LBA status, LUN lists
+//! (SPC-4 §6.33; SBC-3 §5.5, §5.12, §5.28).
 //!
 //! The target emits what the initiator reads. Lists may be cut short by an allocation length.
 
-use super::super::{Malformed, be16, be24, be32, be64};
-use super::{CdbSize, Lun};
+use super::super::{Malformed, be16, be32, be64};
+use super::Lun;
 
 /// READ CAPACITY(10) data (SBC-3 §5.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,212 +102,6 @@ impl Capacity16 {
 
 const LOWEST_ALIGNED_MASK: u16 = 0x3fff;
 
-/// PAGE CODE of the caching mode page.
-pub const MODE_PAGE_CACHING: u8 = 0x08;
-/// PAGE CODE of the control mode page.
-pub const MODE_PAGE_CONTROL: u8 = 0x0a;
-/// PAGE CODE that stands for all pages.
-pub const MODE_PAGE_ALL: u8 = 0x3f;
-
-/// Caching mode page (SBC-3 §6.5.5): what matters of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct CachingPage {
-    /// WCE: writes may be answered before they are stable.
-    pub write_cache: bool,
-    /// RCD: reads are not served from the cache.
-    pub read_cache_disabled: bool,
-}
-
-impl CachingPage {
-    const BODY_BYTES: usize = 18;
-
-    fn parse(body: &[u8]) -> CachingPage {
-        let flags = body.first().copied().unwrap_or(0);
-        CachingPage { write_cache: flags & 0x04 != 0, read_cache_disabled: flags & 0x01 != 0 }
-    }
-
-    fn emit(&self, out: &mut Vec<u8>) {
-        let mut body = [0; CachingPage::BODY_BYTES];
-        body[0] = u8::from(self.write_cache) << 2 | u8::from(self.read_cache_disabled);
-        out.extend([MODE_PAGE_CACHING, CachingPage::BODY_BYTES as u8]);
-        out.extend(body);
-    }
-}
-
-/// Control mode page (SPC-4 §7.5.8): what matters of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct ControlPage {
-    /// D_SENSE: sense data comes in descriptor format.
-    pub descriptor_sense: bool,
-    /// QUEUE ALGORITHM MODIFIER, four bits: 0 restricted, 1 unrestricted reordering.
-    pub queue_algorithm: u8,
-    /// SWP: write-protected by the initiators' wish.
-    pub software_write_protect: bool,
-    /// TAS: aborted tasks end with TASK ABORTED status.
-    pub task_aborted_status: bool,
-    /// BUSY TIMEOUT PERIOD, in units of 100 ms; `u16::MAX` is unlimited.
-    pub busy_timeout: u16,
-}
-
-impl ControlPage {
-    const BODY_BYTES: usize = 10;
-
-    fn parse(body: &[u8]) -> ControlPage {
-        let at = |index: usize| body.get(index).copied().unwrap_or(0);
-        ControlPage {
-            descriptor_sense: at(0) & 0x04 != 0,
-            queue_algorithm: at(1) >> 4,
-            software_write_protect: at(2) & 0x08 != 0,
-            task_aborted_status: at(3) & 0x40 != 0,
-            busy_timeout: u16::from_be_bytes([at(6), at(7)]),
-        }
-    }
-
-    fn emit(&self, out: &mut Vec<u8>) {
-        let mut body = [0; ControlPage::BODY_BYTES];
-        body[0] = u8::from(self.descriptor_sense) << 2;
-        body[1] = self.queue_algorithm << 4;
-        body[2] = u8::from(self.software_write_protect) << 3;
-        body[3] = u8::from(self.task_aborted_status) << 6;
-        body[6..8].copy_from_slice(&self.busy_timeout.to_be_bytes());
-        out.extend([MODE_PAGE_CONTROL, ControlPage::BODY_BYTES as u8]);
-        out.extend(body);
-    }
-}
-
-/// Block descriptor of a mode parameter list (SBC-3 §6.5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockDescriptor {
-    /// Number of blocks; in short form saturated at `u32::MAX`.
-    pub blocks: u64,
-    /// Bytes of a logical block.
-    pub block_bytes: u32,
-}
-
-/// What MODE SENSE answers: header, block descriptor and the pages that this project knows
-/// (SPC-4 §7.5.4 to §7.5.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct ModeParameters {
-    /// WP: the medium is write-protected.
-    pub write_protected: bool,
-    /// DPOFUA: the bits DPO and FUA are understood.
-    pub dpo_fua: bool,
-    /// The first block descriptor.
-    pub block_descriptor: Option<BlockDescriptor>,
-    /// The block descriptor is in long form (LONGLBA); only with the 10-byte header.
-    pub long_lba: bool,
-    /// The caching page.
-    pub caching: Option<CachingPage>,
-    /// The control page.
-    pub control: Option<ControlPage>,
-}
-
-impl ModeParameters {
-    /// Reads what MODE SENSE of this size answered. Pages that are not known are skipped, a page
-    /// that runs past the end of the data ends it: devices cut answers at the allocation length.
-    pub fn parse(bytes: &[u8], size: CdbSize) -> Result<ModeParameters, Malformed> {
-        let header_bytes = if size == CdbSize::Six { 4 } else { 8 };
-        if bytes.len() < header_bytes {
-            return Err(Malformed::number(
-                "mode parameter header",
-                "length",
-                bytes.len() as u64,
-                "must be 4 bytes for MODE SENSE(6), 8 for MODE SENSE(10) (SPC-4 §7.5.5)",
-            ));
-        }
-        let (data_bytes, device_specific, long_lba, descriptor_bytes) = if size == CdbSize::Six {
-            (1 + usize::from(bytes[0]), bytes[2], false, usize::from(bytes[3]))
-        } else {
-            let long_lba = bytes[4] & 0x01 != 0;
-            (2 + usize::from(be16(bytes, 0)), bytes[3], long_lba, usize::from(be16(bytes, 6)))
-        };
-        let data = &bytes[..bytes.len().min(data_bytes).max(header_bytes)];
-        let mut parameters = ModeParameters {
-            write_protected: device_specific & 0x80 != 0,
-            dpo_fua: device_specific & 0x10 != 0,
-            long_lba,
-            ..ModeParameters::default()
-        };
-        let descriptors_end = data.len().min(header_bytes + descriptor_bytes);
-        parameters.block_descriptor =
-            parse_block_descriptor(&data[header_bytes..descriptors_end], long_lba);
-        let mut rest = &data[descriptors_end..];
-        while let Some((page, subpage, body, behind)) = next_page(rest) {
-            match (page, subpage) {
-                (MODE_PAGE_CACHING, 0) => parameters.caching = Some(CachingPage::parse(body)),
-                (MODE_PAGE_CONTROL, 0) => parameters.control = Some(ControlPage::parse(body)),
-                _ => {}
-            }
-            rest = behind;
-        }
-        Ok(parameters)
-    }
-
-    /// The answer to MODE SENSE of this size, before truncation to the allocation length.
-    pub fn emit(&self, size: CdbSize) -> Vec<u8> {
-        let six = size == CdbSize::Six;
-        let header_bytes = if six { 4 } else { 8 };
-        let long_lba = self.long_lba && !six && self.block_descriptor.is_some();
-        let mut out = vec![0; header_bytes];
-        if let Some(descriptor) = &self.block_descriptor {
-            if long_lba {
-                out.extend(descriptor.blocks.to_be_bytes());
-                out.extend([0; 4]);
-                out.extend(descriptor.block_bytes.to_be_bytes());
-            } else {
-                let blocks = u32::try_from(descriptor.blocks).unwrap_or(u32::MAX);
-                out.extend(blocks.to_be_bytes());
-                // The density code and the upper byte of the block length share this word.
-                out.extend((descriptor.block_bytes & 0x00ff_ffff).to_be_bytes());
-            }
-        }
-        let descriptor_bytes = (out.len() - header_bytes) as u8;
-        if let Some(page) = &self.caching {
-            page.emit(&mut out);
-        }
-        if let Some(page) = &self.control {
-            page.emit(&mut out);
-        }
-        let device_specific = u8::from(self.write_protected) << 7 | u8::from(self.dpo_fua) << 4;
-        if six {
-            out[0] = (out.len() - 1) as u8;
-            out[2] = device_specific;
-            out[3] = descriptor_bytes;
-        } else {
-            out[1] = (out.len() - 2) as u8;
-            out[3] = device_specific;
-            out[4] = u8::from(long_lba);
-            out[7] = descriptor_bytes;
-        }
-        out
-    }
-}
-
-fn parse_block_descriptor(bytes: &[u8], long_lba: bool) -> Option<BlockDescriptor> {
-    if long_lba && bytes.len() >= 16 {
-        Some(BlockDescriptor { blocks: be64(bytes, 0), block_bytes: be32(bytes, 12) })
-    } else if !long_lba && bytes.len() >= 8 {
-        Some(BlockDescriptor { blocks: u64::from(be32(bytes, 0)), block_bytes: be24(bytes, 5) })
-    } else {
-        None
-    }
-}
-
-/// The first mode page of `bytes`, as (page, subpage, body, what comes behind).
-fn next_page(bytes: &[u8]) -> Option<(u8, u8, &[u8], &[u8])> {
-    /// SPF: the page has a subpage code and a 2-byte length (SPC-4 §7.5.7).
-    const SPF: u8 = 0x40;
-    let first = *bytes.first()?;
-    let (subpage, start, length) = if first & SPF == 0 {
-        (0, 2, usize::from(*bytes.get(1)?))
-    } else {
-        let head: &[u8; 4] = bytes.first_chunk()?;
-        (head[1], 4, usize::from(be16(head, 2)))
-    };
-    let body = bytes.get(start..start + length)?;
-    Some((first & 0x3f, subpage, body, &bytes[start + length..]))
-}
-
 /// Length of the header of an UNMAP parameter list.
 pub const UNMAP_HEADER_BYTES: usize = 8;
 /// Length of one block descriptor in it.
@@ -356,6 +150,45 @@ pub fn parse_unmap(
     Ok(descriptors
         .chunks_exact(UNMAP_DESCRIPTOR_BYTES)
         .map(|bytes| UnmapDescriptor { lba: be64(bytes, 0), blocks: be32(bytes, 8) }))
+}
+
+/// Whether blocks have a place on the medium (SBC-3 §5.5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProvisioningStatus {
+    /// They have, or nobody knows.
+    Mapped,
+    /// They have not, and read as zeroes if the unit says so.
+    Deallocated,
+}
+
+/// Blocks that have the same state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LbaStatus {
+    /// First logical block.
+    pub lba: u64,
+    /// Number of logical blocks.
+    pub blocks: u32,
+    /// The state.
+    pub status: ProvisioningStatus,
+}
+
+/// GET LBA STATUS data (SBC-3 §5.5.2).
+pub fn emit_lba_status(ranges: &[LbaStatus]) -> Vec<u8> {
+    const DESCRIPTOR_BYTES: usize = 16;
+    let length = u32::try_from(4 + DESCRIPTOR_BYTES * ranges.len()).expect("a bounded list");
+    let mut out = Vec::with_capacity(8 + DESCRIPTOR_BYTES * ranges.len());
+    out.extend(length.to_be_bytes());
+    out.extend([0; 4]);
+    for range in ranges {
+        out.extend(range.lba.to_be_bytes());
+        out.extend(range.blocks.to_be_bytes());
+        let status = match range.status {
+            ProvisioningStatus::Mapped => 0,
+            ProvisioningStatus::Deallocated => 1,
+        };
+        out.extend([status, 0, 0, 0]);
+    }
+    out
 }
 
 /// REPORT LUNS data of these LUNs (SPC-4 §6.33.2).
@@ -415,67 +248,6 @@ mod tests {
         assert!(Capacity16::parse(&golden[..11]).is_err());
     }
 
-    fn mode_parameters() -> ModeParameters {
-        ModeParameters {
-            write_protected: true,
-            dpo_fua: true,
-            block_descriptor: Some(BlockDescriptor { blocks: 0x1000, block_bytes: 512 }),
-            long_lba: false,
-            caching: Some(CachingPage { write_cache: true, read_cache_disabled: false }),
-            control: Some(ControlPage {
-                descriptor_sense: false,
-                queue_algorithm: 1,
-                software_write_protect: false,
-                task_aborted_status: false,
-                busy_timeout: 0xffff,
-            }),
-        }
-    }
-
-    #[test]
-    fn mode_parameters_with_short_header() {
-        let bytes = mode_parameters().emit(CdbSize::Six);
-        let mut golden = vec![43, 0, 0x90, 8, 0, 0, 0x10, 0, 0, 0, 2, 0, 0x08, 0x12, 0x04];
-        golden.resize(golden.len() + 17, 0);
-        golden.extend([0x0a, 0x0a, 0, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0]);
-        assert_eq!(bytes, golden);
-        assert_eq!(ModeParameters::parse(&bytes, CdbSize::Six), Ok(mode_parameters()));
-    }
-
-    #[test]
-    fn mode_parameters_with_long_header_and_long_lba() {
-        let descriptor = BlockDescriptor { blocks: 1 << 40, block_bytes: 4096 };
-        let parameters = ModeParameters {
-            block_descriptor: Some(descriptor),
-            long_lba: true,
-            ..mode_parameters()
-        };
-        let bytes = parameters.emit(CdbSize::Ten);
-        assert_eq!(bytes[..8], [0, 54, 0, 0x90, 1, 0, 0, 16]);
-        assert_eq!(bytes[8..24], [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0]);
-        assert_eq!(ModeParameters::parse(&bytes, CdbSize::Ten), Ok(parameters));
-    }
-
-    #[test]
-    fn mode_parameters_cut_anywhere() {
-        for size in [CdbSize::Six, CdbSize::Ten] {
-            let bytes = mode_parameters().emit(size);
-            for cut in 0..bytes.len() {
-                let parsed = ModeParameters::parse(&bytes[..cut], size);
-                assert_eq!(parsed.is_ok(), cut >= if size == CdbSize::Six { 4 } else { 8 });
-                assert!(parsed.is_err() || parsed.unwrap().control.is_none());
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_mode_pages_and_subpages_are_skipped() {
-        let bytes = [14, 0, 0, 0, 0x4a, 0x01, 0, 2, 9, 9, 0x1c, 0x00, 0x08, 0x01, 0x04];
-        let parsed = ModeParameters::parse(&bytes, CdbSize::Six).unwrap();
-        assert_eq!(parsed.control, None);
-        assert!(parsed.caching.unwrap().write_cache);
-    }
-
     #[test]
     fn unmap_list_both_ways() {
         let range = UnmapDescriptor { lba: 0x1122, blocks: 0x3344 };
@@ -492,6 +264,19 @@ mod tests {
             parse_unmap(&[0, 14, 0, 8, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]).unwrap().count(),
             0
         );
+    }
+
+    #[test]
+    fn lba_status_of_two_ranges() {
+        let ranges = [
+            LbaStatus { lba: 5, blocks: 3, status: ProvisioningStatus::Mapped },
+            LbaStatus { lba: 8, blocks: 0x100, status: ProvisioningStatus::Deallocated },
+        ];
+        let mut golden = vec![0, 0, 0, 36, 0, 0, 0, 0];
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 0, 0]);
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 1, 0, 1, 0, 0, 0]);
+        assert_eq!(emit_lba_status(&ranges), golden);
+        assert_eq!(emit_lba_status(&[]), [0, 0, 0, 4, 0, 0, 0, 0]);
     }
 
     #[test]

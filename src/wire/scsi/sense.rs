@@ -74,9 +74,11 @@ pub mod asc {
     pub const LOGICAL_UNIT_NOT_SUPPORTED: (u8, u8) = (0x25, 0x00);
     pub const INVALID_FIELD_IN_PARAMETER_LIST: (u8, u8) = (0x26, 0x00);
     pub const WRITE_PROTECTED: (u8, u8) = (0x27, 0x00);
+    pub const LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED: (u8, u8) = (0x27, 0x02);
     pub const SPACE_ALLOCATION_FAILED: (u8, u8) = (0x27, 0x07);
     pub const POWER_ON_OR_RESET: (u8, u8) = (0x29, 0x00);
     pub const BUS_DEVICE_RESET: (u8, u8) = (0x29, 0x03);
+    pub const MODE_PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x01);
     pub const CAPACITY_DATA_HAS_CHANGED: (u8, u8) = (0x2a, 0x09);
     pub const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
     pub const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);
@@ -189,6 +191,13 @@ impl Sense {
         }
         out[7] = (out.len() - 8) as u8;
         out
+    }
+}
+
+impl Sense {
+    /// Current sense in either format.
+    pub fn emit(&self, descriptor: bool) -> Vec<u8> {
+        if descriptor { self.emit_descriptor() } else { self.emit_fixed().to_vec() }
     }
 }
 
