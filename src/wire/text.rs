@@ -47,10 +47,10 @@ fn parse_pair(pair: &[u8]) -> Result<(&str, &str), Malformed> {
     let (key, value) = text
         .split_once('=')
         .ok_or_else(|| Malformed::text(THING, "pair", pair, "must have the form Key=Value"))?;
-    let is_key_byte =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'+' | b'@' | b'_');
+    // `#` stands in X#NodeArchitecture (§13.26), though §6.1 leaves it out.
+    let is_key_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".-+@_#".contains(&byte);
     if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.bytes().all(is_key_byte) {
-        let rule = "must be 1 to 63 letters, digits or one of . - + @ _";
+        let rule = "must be 1 to 63 letters, digits or one of . - + @ _ #";
         return Err(Malformed::text(THING, "key", key.as_bytes(), rule));
     }
     Ok((key, value))
@@ -86,9 +86,27 @@ impl Text {
         self.push(key, if value { "Yes" } else { "No" });
     }
 
+    /// Adds a pair whose value is binary, in hexadecimal: what every peer can read.
+    pub fn push_binary(&mut self, key: &str, value: &[u8]) {
+        let mut digits = String::with_capacity(2 + 2 * value.len());
+        digits.push_str("0x");
+        for byte in value {
+            for nibble in [byte >> 4, byte & 0xf] {
+                digits.push(char::from_digit(nibble.into(), 16).expect("a nibble is a digit"));
+            }
+        }
+        self.push(key, &digits);
+    }
+
     /// The segment as it goes onto the wire.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Cuts off the first `bytes`, or all there are: what goes into one PDU.
+    pub fn take_front(&mut self, bytes: usize) -> Text {
+        let rest = self.bytes.split_off(bytes.min(self.bytes.len()));
+        Text { bytes: std::mem::replace(&mut self.bytes, rest) }
     }
 
     /// Nothing was added yet.
@@ -123,6 +141,77 @@ pub fn boolean(key: &'static str, value: &str) -> Result<bool, Malformed> {
         "No" => Ok(false),
         _ => Err(Malformed::text(THING, key, value.as_bytes(), "must be Yes or No")),
     }
+}
+
+/// A binary value: hexadecimal after `0x`, or base64 after `0b` (RFC 7143 §6.1); `bytes_max` long
+/// at most. The error keeps nothing of the value, which may be half a secret.
+pub fn binary(key: &'static str, value: &str, bytes_max: usize) -> Result<Vec<u8>, Malformed> {
+    let malformed = |rule| {
+        let shown = format!("({} characters)", value.len());
+        Malformed::text(THING, key, shown.as_bytes(), rule)
+    };
+    let rule = "must hold at least one byte and no more than are allowed here";
+    // Looked at before anything is decoded: no byte takes more than two digits.
+    if value.len() > 2 + 2 * bytes_max.next_multiple_of(3) {
+        return Err(malformed(rule));
+    }
+    let decoded = match value.split_at_checked(2) {
+        Some(("0x" | "0X", digits)) => decode_hexadecimal(digits.as_bytes()),
+        Some(("0b" | "0B", digits)) => decode_base64(digits.as_bytes()),
+        _ => None,
+    };
+    let format = "must be whole bytes, in hexadecimal after 0x or in base64 after 0b";
+    let decoded = decoded.ok_or_else(|| malformed(format))?;
+    if decoded.is_empty() || decoded.len() > bytes_max {
+        return Err(malformed(rule));
+    }
+    Ok(decoded)
+}
+
+fn decode_hexadecimal(digits: &[u8]) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let nibble = |digit: u8| char::from(digit).to_digit(16);
+    let byte = |pair: &[u8; 2]| Some((nibble(pair[0])? << 4 | nibble(pair[1])?) as u8);
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
+/// Base64 with its padding (RFC 4648 §4); bits that belong to no byte must be zero.
+fn decode_base64(digits: &[u8]) -> Option<Vec<u8>> {
+    let sextet = |digit: u8| {
+        Some(u32::from(match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        }))
+    };
+    let (groups, rest) = digits.as_chunks::<4>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let padding = digits.iter().rev().take_while(|digit| **digit == b'=').count();
+    if padding > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(groups.len() * 3);
+    let mut left = digits.len() - padding;
+    for group in groups {
+        let real = left.min(4);
+        left -= real;
+        let mut word = 0;
+        for digit in &group[..real] {
+            word = word << 6 | sextet(*digit)?;
+        }
+        let [_, decoded @ ..] = (word << (6 * (4 - real))).to_be_bytes();
+        let (whole, beyond) = decoded.split_at(real * 6 / 8);
+        if beyond.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        bytes.extend_from_slice(whole);
+    }
+    Some(bytes)
 }
 
 /// The items of a list, in the order of preference.
@@ -176,6 +265,64 @@ mod tests {
         text.push_number("MaxBurstLength", 262_144);
         text.push_boolean("InitialR2T", false);
         assert_eq!(text.as_bytes(), b"SessionType=Normal\0MaxBurstLength=262144\0InitialR2T=No\0");
+    }
+
+    #[test]
+    fn binary_values_are_hexadecimal_or_base64() {
+        // The vectors of RFC 4648 §10.
+        for (text, expected) in [
+            ("0bZg==", "f"),
+            ("0bZm8=", "fo"),
+            ("0BZm9v", "foo"),
+            ("0bZm9vYg==", "foob"),
+            ("0bZm9vYmE=", "fooba"),
+            ("0bZm9vYmFy", "foobar"),
+            ("0x666f6F", "foo"),
+            ("0X66", "f"),
+        ] {
+            assert_eq!(binary("K", text, 6).as_deref(), Ok(expected.as_bytes()), "{text}");
+        }
+        assert_eq!(binary("K", "0b+/+/", 3).unwrap(), [0xfb, 0xff, 0xbf]);
+        for wrong in [
+            "",
+            "0",
+            "0x",
+            "0b",
+            "0x6",
+            "0x6g",
+            "0x+6",
+            "666f",
+            "0bZg",
+            "0bZg=",
+            "0bZh==",
+            "0bZ===",
+            "0b====",
+            "0b=g==",
+            "0bZ=g=",
+            "0bZm9",
+            "0bZm9=v===",
+            "0bZm9v Zg==",
+            "0b-_-_",
+            "é",
+        ] {
+            assert!(binary("K", wrong, 1024).is_err(), "{wrong:?} was taken for a binary value");
+        }
+        assert!(binary("K", &format!("0x{}", "ab".repeat(1024)), 1024).is_ok());
+        assert!(binary("K", &format!("0x{}", "ab".repeat(1025)), 1024).is_err());
+        assert!(binary("K", &format!("0b{}", "abcd".repeat(342)), 1024).is_err());
+        assert!(binary("K", &format!("0x{}", "ab".repeat(40_000)), 1024).is_err());
+    }
+
+    #[test]
+    fn binary_values_are_written_in_hexadecimal() {
+        let mut text = Text::new();
+        text.push_binary("CHAP_C", &[0x00, 0x0f, 0xa5, 0xff]);
+        assert_eq!(text.as_bytes(), b"CHAP_C=0x000fa5ff\0");
+    }
+
+    #[test]
+    fn the_key_of_the_node_architecture_has_a_number_sign() {
+        assert_eq!(pairs(b"X#NodeArchitecture=a\0").next(), Some(Ok(("X#NodeArchitecture", "a"))));
     }
 
     #[test]
