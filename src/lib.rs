@@ -7,7 +7,8 @@
 //!               |
 //!  floor 3   agent   daemon   server       the journeys: where rooms meet, where the clock is read
 //!               |                          and random bytes are drawn
-//!  floor 2   net   block   boot   store    the machine we run on; rooms that know no other
+//!  floor 2   net  block  boot  store        the machine we run on; rooms that know no other
+//!            secrets
 //!               |
 //!  floor 1   proto                         the rules, as state machines without input or output
 //!               |
@@ -23,6 +24,7 @@
 //!   driving contract of all machines stands at the head of the room.
 //! - [`net`], [`block`], [`boot`]: links and sockets; ublk and NBD; modules, mounts, survival.
 //! - [`store`]: what the target keeps its blocks in.
+//! - [`secrets`]: files that only their owner may read, and the random source.
 //! - `agent`, `daemon`, `server`: the three programs.
 //!
 //! The image builder, `lunboot-mkinitramfs`, is a program of its own in `mkinitramfs/`; the hooks
@@ -82,6 +84,7 @@ pub mod boot;
 pub mod daemon;
 pub mod net;
 pub mod proto;
+pub mod secrets;
 #[cfg(feature = "target")]
 pub mod server;
 pub mod store;

@@ -150,9 +150,11 @@ fn discovery(digests: Digests) -> Recording {
         target: None,
         isid: Isid([0x80, 9, 9, 9, 9, 9]),
         offer: offer(digests),
+        chap: None,
     };
     let now = Instant::now();
-    let mut discovery = Discovery::new(&config, Patience::default(), now);
+    let mut discovery = Discovery::new(config, Patience::default());
+    discovery.handle_connected(common::challenge(0), now);
     let mut line = Line::new(digests);
     loop {
         let mut slices: [&[u8]; 8] = [&[]; 8];
@@ -251,7 +253,7 @@ impl Line {
         let now = Instant::now();
         let portal = "192.0.2.10:3260".parse().expect("an address");
         let recording = Recording::new(digests);
-        Line { target: Target::new(config, portal, now), now, recording }
+        Line { target: Target::new(config, portal, common::challenge(1), now), now, recording }
     }
 
     /// Brings one PDU to the target; returns everything that it sends then.

@@ -5,10 +5,13 @@ mod common;
 
 use std::time::Duration;
 
+use common::by_hand::{ByHand, Flags, value};
 use common::{Pair, Settings};
-use lunboot::proto::Error;
+use lunboot::proto::chap::Secrets;
 use lunboot::proto::params::{DigestChoice, Offer};
 use lunboot::proto::session::Event;
+use lunboot::proto::{Authentication, Error};
+use lunboot::wire::pdu::Stage;
 
 const CHOICES: [DigestChoice; 4] =
     [DigestChoice::Never, DigestChoice::IfAsked, DigestChoice::IfPossible, DigestChoice::Always];
@@ -157,4 +160,219 @@ fn a_logout_waits_for_what_is_in_flight() {
     pair.log_out();
     assert_eq!(pair.completions.len(), 8);
     assert!(pair.completions.iter().all(|completion| completion.result.is_ok()));
+}
+
+const SECRETS: &str = "initiator node7 correct-horse-7\ntarget root battery-staple-9\n";
+const OPERATIONAL: Flags = Flags::To(Stage::LoginOperationalNegotiation);
+
+/// Both sides with the secrets of these lines.
+fn chap(target: &str, initiator: &str) -> Settings {
+    let parse = |lines: &str| Secrets::parse(lines).unwrap();
+    Settings {
+        secrets: (!target.is_empty()).then(|| parse(target)),
+        chap: (!initiator.is_empty()).then(|| parse(initiator).into_chap().unwrap()),
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn both_sides_prove_who_they_are() {
+    let one_way = "initiator node7 correct-horse-7\n";
+    for initiator in [one_way, SECRETS] {
+        for split in [0, 1, 100] {
+            let mut settings = chap(SECRETS, initiator);
+            settings.weather.split_bytes_max = split;
+            let mut pair = Pair::logged_in(settings);
+            assert_eq!(pair.links.len(), 1, "at the first attempt");
+            pair.write(0, &common::pattern(1, 0, 8));
+            // And again after every loss of the connection.
+            pair.cut();
+            assert_eq!(pair.read(0, 8 * 512), common::pattern(1, 0, 8));
+        }
+    }
+    // A target without secrets needs none, and takes whoever could have proved himself.
+    assert_eq!(Pair::logged_in(chap("", one_way)).links.len(), 1);
+}
+
+#[test]
+fn whoever_proves_nothing_stays_outside_and_knows_why() {
+    let two = "initiator node7 correct-horse-7\ninitiator node8 another-horse-8\n";
+    for (target, initiator, expected) in [
+        (SECRETS, "", Authentication::NoSecret),
+        (SECRETS, "initiator node7 wrong-horse-77\n", Authentication::Refused),
+        (SECRETS, "initiator node9 correct-horse-7\n", Authentication::Refused),
+        (two, "initiator node8 correct-horse-7\n", Authentication::Refused),
+        (two, SECRETS, Authentication::Refused),
+        (SECRETS, "initiator node7 correct-horse-7\ntarget root wrong\n", Authentication::Unproven),
+        (SECRETS, "initiator node7 correct-horse-7\ntarget no battery-staple-9\n", {
+            Authentication::Unproven
+        }),
+    ] {
+        let mut pair = Pair::new(chap(target, initiator));
+        pair.run_until("four failures", |pair| troubles(pair).len() == 4);
+        assert!(!pair.session.is_logged_in());
+        for error in troubles(&pair) {
+            assert_eq!(*error, Error::Authentication(expected), "{initiator}");
+        }
+    }
+    // A target without secrets cannot prove itself, and says at once that it knows no CHAP.
+    let mut pair = Pair::new(chap("", SECRETS));
+    pair.run_until("a failure", |pair| !troubles(pair).is_empty());
+    assert!(matches!(troubles(&pair)[0], Error::LoginRefused(_)));
+}
+
+#[test]
+fn after_a_refusal_md5_is_offered_alone_once_and_at_once() {
+    let mut pair = Pair::new(chap(SECRETS, "initiator node7 wrong-horse-77\n"));
+    pair.run_until("four failures", |pair| troubles(pair).len() == 4);
+    let pauses: Vec<bool> = pair
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Trouble { retry_after, .. } => Some(retry_after.is_zero()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pauses, [true, false, true, false]);
+}
+
+#[test]
+fn a_target_that_refuses_a_list_of_algorithms_is_reached_with_md5() {
+    let mut settings = chap(SECRETS, "initiator node7 correct-horse-7\n");
+    settings.retry.first = Duration::from_secs(20);
+    let mut pair = Pair::new(settings);
+    pair.taps.tamper = Some(Box::new(|direction, mut pdu, _, _| {
+        // Such a target looks for its number at the beginning of the value.
+        let text = b"CHAP_A=8";
+        if direction == common::Direction::Up
+            && let Some(at) = pdu.windows(text.len()).position(|window| window == text)
+        {
+            pdu[at..]
+                .iter_mut()
+                .take_while(|byte| **byte != 0)
+                .skip(7)
+                .for_each(|byte| *byte = b'9');
+        }
+        pdu
+    }));
+    pair.run_until("login", |pair| pair.session.is_logged_in());
+    assert_eq!(pair.links.len(), 2);
+    assert!(pair.elapsed() < Duration::from_secs(1), "the second attempt is not delayed");
+}
+
+#[test]
+fn the_target_lets_nobody_past_the_security_stage_without_a_proof() {
+    let settings = chap(SECRETS, "");
+    // None is not to be had.
+    let mut client = ByHand::new(&settings);
+    let status = client.refused(OPERATIONAL, &common::by_hand::introduction("None"));
+    assert_eq!(status, 0x0201);
+    // The stage is left out.
+    let mut client = ByHand::new(&settings);
+    client.stage = Stage::LoginOperationalNegotiation;
+    let names = common::by_hand::introduction("None");
+    let names = &names[..names.len() - b"AuthMethod=None\0".len()];
+    assert_eq!(client.refused(Flags::To(Stage::FullFeaturePhase), names), 0x0201);
+    // It is left too early: that is not granted, and not borne twice.
+    for steps in [&["CHAP_A=5\0"][..], &[]] {
+        let mut client = ByHand::new(&settings);
+        let (response, _) = client.introduce(OPERATIONAL, "CHAP,None");
+        assert!(!response.transit && response.status_class == 0);
+        for step in steps {
+            let (response, _) = client.step(OPERATIONAL, step.as_bytes());
+            assert!(!response.transit && response.status_class == 0);
+        }
+        assert_eq!(client.refused(OPERATIONAL, b""), 0x0201);
+        // A stage that nobody has granted does not begin because somebody speaks of it.
+        let mut client = ByHand::new(&settings);
+        client.introduce(OPERATIONAL, "CHAP");
+        client.stage = Stage::LoginOperationalNegotiation;
+        assert_eq!(client.refused(Flags::To(Stage::FullFeaturePhase), b"InitialR2T=No\0"), 0x0200);
+    }
+}
+
+#[test]
+fn keys_of_chap_have_their_time() {
+    let settings = chap(SECRETS, "");
+    let response = "CHAP_N=node7\0CHAP_R=0x00112233445566778899aabbccddeeff\0";
+    for (steps, refused) in [
+        (&["AuthMethod=CHAP"][..], response),
+        (&[], "CHAP_A=5\0"),
+        (&["AuthMethod=CHAP"], "AuthMethod=CHAP\0"),
+        (&["AuthMethod=CHAP", "CHAP_A=5"], "CHAP_A=5\0"),
+        (&["AuthMethod=CHAP", "CHAP_A=5"], "CHAP_N=node7\0"),
+        (&["AuthMethod=CHAP", "CHAP_A=5"], "CHAP_N=a\0CHAP_N=b\0"),
+    ] {
+        let mut client = ByHand::new(&settings);
+        let names = "InitiatorName=iqn.2004-10.example:client\0SessionType=Discovery\0";
+        client.step(Flags::Stay, names.as_bytes());
+        for step in steps {
+            let (response, _) = client.step(Flags::Stay, format!("{step}\0").as_bytes());
+            assert_eq!(response.status_class, 0, "{steps:?}");
+        }
+        assert_eq!(client.refused(Flags::Stay, refused.as_bytes()), 0x0200, "{steps:?} {refused}");
+    }
+}
+
+#[test]
+fn a_wrong_answer_ends_the_connection() {
+    let mut client = ByHand::new(&chap(SECRETS, ""));
+    let response = client.challenged("8,5").response("wrong-horse-77");
+    let text = format!("CHAP_N=node7\0CHAP_R={response}\0");
+    assert_eq!(client.refused(OPERATIONAL, text.as_bytes()), 0x0201);
+    let request = client.request(OPERATIONAL, text.as_bytes());
+    client.send_bytes(&request);
+    assert!(client.inbox.is_empty());
+}
+
+#[test]
+fn the_challenge_of_the_target_is_not_answered_by_the_target() {
+    let mut client = ByHand::new(&chap(SECRETS, ""));
+    let challenged = client.challenged("7");
+    let response = challenged.response("correct-horse-7");
+    let challenge = common::by_hand::hexadecimal(&challenged.challenge);
+    let text = format!("CHAP_N=node7\0CHAP_R={response}\0CHAP_I=1\0CHAP_C={challenge}\0");
+    assert_eq!(client.refused(OPERATIONAL, text.as_bytes()), 0x0201);
+    // Nor does the answer that the target itself would give let anybody in.
+    let same = "initiator root battery-staple-9\n";
+    let secrets = Secrets {
+        target: Secrets::parse(SECRETS).unwrap().target,
+        ..{ Secrets::parse(same).unwrap() }
+    };
+    let mut client = ByHand::new(&Settings { secrets: Some(secrets), ..Settings::default() });
+    let response = client.challenged("7").response("battery-staple-9");
+    let text = format!("CHAP_N=root\0CHAP_R={response}\0");
+    assert_eq!(client.refused(OPERATIONAL, text.as_bytes()), 0x0201);
+}
+
+#[test]
+fn an_iscsi_name_is_a_secret_of_its_own_initiator_only() {
+    for (name, status) in [("iqn.2004-10.example:client", 0), ("IQN.2004-10.example:other", 0x0202)]
+    {
+        let lines = format!("initiator {name} correct-horse-7\n");
+        let mut client = ByHand::new(&chap(&lines, ""));
+        let response = client.challenged("5").response("correct-horse-7");
+        let text = format!("CHAP_N={name}\0CHAP_R={response}\0");
+        if status == 0 {
+            assert!(client.step(OPERATIONAL, text.as_bytes()).0.transit);
+        } else {
+            assert_eq!(client.refused(OPERATIONAL, text.as_bytes()), status);
+        }
+    }
+}
+
+#[test]
+fn a_mutual_exchange_ends_with_the_proof_of_the_target() {
+    use lunboot::proto::chap::{Algorithm, Secret};
+    let mut client = ByHand::new(&chap(SECRETS, ""));
+    let response = client.challenged("8,7,6,5").response("correct-horse-7");
+    let challenge = common::by_hand::hexadecimal(&[0x42; 1024]);
+    let text = format!("CHAP_C={challenge}\0CHAP_R={response}\0CHAP_I=0xff\0CHAP_N=node7\0");
+    let (response, answer) = client.step(OPERATIONAL, text.as_bytes());
+    assert_eq!(response.next_stage, Some(Stage::LoginOperationalNegotiation));
+    let secret = Secret::new("battery-staple-9");
+    let expected = Algorithm::Sha3_256.response(255, &secret, &[0x42; 1024]);
+    let expected = common::by_hand::hexadecimal(expected.as_bytes());
+    assert_eq!(value(&answer, "CHAP_R"), Some(expected.as_str()));
+    assert_eq!(value(&answer, "CHAP_N"), Some("root"));
 }

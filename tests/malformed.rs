@@ -297,7 +297,8 @@ fn random_bytes_at_the_target_are_survived_in_every_state() {
         }
         let config = pair.server.config.clone();
         let now = pair.now;
-        let mut target = Target::new(config, SocketAddr::from(([192, 0, 2, 1], 3260)), now);
+        let portal = SocketAddr::from(([192, 0, 2, 1], 3260));
+        let mut target = Target::new(config, portal, common::challenge(1), now);
         if round % 3 == 0 {
             feed_target(&mut target, &random_bytes(&mut random, 4000), now);
         }
@@ -340,7 +341,7 @@ fn random_bytes_at_the_initiator_are_survived_in_every_state() {
 /// Calls what the driver may call, in an order that no driver has.
 fn misuse(session: &mut Session, random: &mut Random, now: &mut Instant) {
     match random.below(9) {
-        0 => session.handle_connected(*now),
+        0 => session.handle_connected(common::challenge(0), *now),
         1 => session.handle_disconnected(Error::Transport("gone".into()), *now),
         2 => session.handle_timeout(*now),
         3 => *now += Duration::from_millis(random.below(20_000)),

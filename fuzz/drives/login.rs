@@ -1,13 +1,14 @@
 //! Logins, as sequences of steps that one side makes up.
 
-use lunboot::proto::login::{Login, LoginConfig, Step};
+use lunboot::proto::chap::Secrets;
+use lunboot::proto::login::{Algorithms, Login, LoginConfig, Step};
 use lunboot::proto::params::{DigestChoice, Negotiation, Offer};
 use lunboot::wire::pdu::{Isid, LoginRequest, LoginResponse, Stage, StatusSns};
 use lunboot::wire::serial::Sn;
 use lunboot::wire::text::{self, Text};
 
 use super::common::server::NAME;
-use super::common::{Pair, Settings};
+use super::common::{Pair, Settings, challenge};
 use super::input::Input;
 use super::pdu_stream::send_to_target;
 
@@ -86,11 +87,18 @@ fn stage(code: u8) -> Stage {
 /// our initiator.
 pub fn login(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    if input.byte() & 1 == 0 { requests(&mut input) } else { responses(&mut input) }
+    let control = input.byte();
+    let secrets = match control >> 6 {
+        0 => None,
+        1 => Some("initiator node7 correct-horse-7\n"),
+        _ => Some("initiator node7 correct-horse-7\ntarget root battery-staple-9\n"),
+    };
+    let secrets = secrets.map(|lines| Secrets::parse(lines).expect("they are good lines"));
+    if control & 1 == 0 { requests(&mut input, secrets) } else { responses(&mut input, secrets) }
 }
 
-fn requests(input: &mut Input<'_>) {
-    let mut pair = Pair::new(Settings::default());
+fn requests(input: &mut Input<'_>, secrets: Option<Secrets>) {
+    let mut pair = Pair::new(Settings { secrets, ..Settings::default() });
     pair.server.accept(0, pair.now);
     let isid = Isid([0x80, 1, 2, 3, 4, 5]);
     while !input.is_empty() && pair.server.is_connected(0) {
@@ -116,14 +124,15 @@ fn requests(input: &mut Input<'_>) {
     }
 }
 
-fn responses(input: &mut Input<'_>) {
+fn responses(input: &mut Input<'_>, secrets: Option<Secrets>) {
     let config = LoginConfig {
         initiator: "iqn.2026-11.example:client".into(),
         target: (input.byte() & 3 != 0).then(|| NAME.into()),
         isid: Isid([0x80, 1, 2, 3, 4, 5]),
         offer: Offer::default(),
+        chap: secrets.map(|secrets| secrets.into_chap().expect("there is one initiator")),
     };
-    let (mut login, mut request, _) = Login::start(&config, Sn(1));
+    let (mut login, mut request, _) = Login::start(&config, challenge(0), Algorithms::All, Sn(1));
     for stat_sn in 0.. {
         if input.is_empty() {
             return;

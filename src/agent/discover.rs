@@ -7,34 +7,48 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::net::tcp::{self, Origin};
+use crate::proto::chap::Chap;
 use crate::proto::discovery::{DiscoveredTarget, Discovery};
 use crate::proto::login::LoginConfig;
 use crate::proto::params::Offer;
 use crate::proto::{Error, Patience};
+use crate::secrets;
 use crate::wire::pdu::Isid;
 
 /// Asks each address in turn until one answers; the error names all that did not.
-pub fn discover(portals: &[SocketAddr], initiator: &str) -> Result<Vec<DiscoveredTarget>, String> {
+pub fn discover(
+    portals: &[SocketAddr],
+    initiator: &str,
+    chap: Option<&Chap>,
+) -> Result<Vec<DiscoveredTarget>, String> {
     let mut failures = Vec::new();
     for portal in portals {
-        match ask(*portal, initiator) {
-            Ok(targets) => return Ok(targets),
-            Err(text) => failures.push(format!("{portal}: {text}")),
+        let config = LoginConfig {
+            initiator: initiator.to_owned(),
+            target: None,
+            isid: Isid([0x80, 0, 0, 0, 0, 1]),
+            offer: Offer::default(),
+            chap: chap.cloned(),
+        };
+        let mut discovery = Discovery::new(config, Patience::default());
+        loop {
+            match ask(*portal, &mut discovery) {
+                Ok(targets) => return Ok(targets),
+                // Once more, with a shorter list of CHAP algorithms.
+                Err(_) if discovery.handle_disconnected() => {}
+                Err(text) => {
+                    failures.push(format!("{portal}: {text}"));
+                    break;
+                }
+            }
         }
     }
     Err(failures.join("; "))
 }
 
-fn ask(portal: SocketAddr, initiator: &str) -> Result<Vec<DiscoveredTarget>, String> {
-    let patience = Patience::default();
+fn ask(portal: SocketAddr, discovery: &mut Discovery) -> Result<Vec<DiscoveredTarget>, String> {
     let mut stream = connect(portal)?;
-    let config = LoginConfig {
-        initiator: initiator.to_owned(),
-        target: None,
-        isid: Isid([0x80, 0, 0, 0, 0, 1]),
-        offer: Offer::default(),
-    };
-    let mut discovery = Discovery::new(&config, patience, Instant::now());
+    discovery.handle_connected(secrets::challenge(), Instant::now());
     let shown = |error: Error| error.to_string();
     loop {
         if let Some(targets) = discovery.poll_targets() {

@@ -1,15 +1,18 @@
-//! Who this machine is and what it looks for: initiator name, ISID, the target.
+//! Who this machine is and what it looks for: initiator name, ISID, secrets, the target.
 //!
 //! The name comes from the hardware, never from the image: two machines that boot from one image
 //! must not throw each other out of their sessions, and one machine must have the same name on
 //! every boot, so that the target knows its session again.
 
 use std::fs;
+use std::path::Path;
 
 use log::warn;
 
 use super::network::Network;
 use crate::boot::cmdline::BootConfig;
+use crate::proto::chap::Chap;
+use crate::secrets;
 use crate::wire::pdu::Isid;
 use crate::wire::root_path::{Dialect, IscsiName, RootPath};
 
@@ -80,6 +83,17 @@ pub fn isid(target: &str, lun: u64) -> Isid {
     });
     let [.., a, b, c] = (hash ^ hash >> 32).to_be_bytes();
     Isid([0x80, a, b, c, 0, 0])
+}
+
+/// What we prove ourselves with: the one initiator of a file of secrets.
+pub fn chap(path: &Path) -> Result<Chap, String> {
+    secrets::read_chap(path).map_err(|error| format!("secrets: {error}"))
+}
+
+/// The same from the image that this machine has booted from, if it has secrets.
+pub(super) fn chap_of_image() -> Result<Option<Chap>, String> {
+    let path = Path::new(secrets::IMAGE_PATH);
+    if path.exists() { chap(path).map(Some) } else { Ok(None) }
 }
 
 /// The disk to attach: from the command line, else from DHCP option 17.

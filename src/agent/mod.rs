@@ -28,7 +28,7 @@ use crate::daemon;
 
 pub use attach::{Attached, DAEMON_COMMAND, attach, load_drivers, portals};
 pub use discover::discover;
-pub use identity::{initiator_name, isid};
+pub use identity::{chap, initiator_name, isid};
 pub use network::Network;
 
 /// Pauses between attempts: from, to.
@@ -124,6 +124,7 @@ fn find_disk(
         lun: root_path.lun,
         block,
         read_only: false,
+        chap: identity::chap_of_image()?,
     })?;
     Ok(Way { network, attached })
 }

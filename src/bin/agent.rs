@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use lunboot::boot::modules::Modules;
 use lunboot::boot::survive;
 use lunboot::daemon;
 use lunboot::net::tcp;
+use lunboot::proto::chap::Chap;
 use lunboot::wire::root_path::{Dialect, IscsiName, Portal, RootPath};
 
 /// Of open(2): only if nobody else has the block device mounted or open like this.
@@ -66,6 +67,9 @@ struct Attach {
     /// our iSCSI name (default: made from this machine's hardware)
     #[argh(option, arg_name = "iqn")]
     initiator: Option<String>,
+    /// file with our name and secret for CHAP, of mode 0600
+    #[argh(option, arg_name = "file")]
+    secrets: Option<PathBuf>,
     /// iscsi://HOST[:PORT]/TARGET/LUN with a decimal LUN, or a root path as in RFC 4173 with a
     /// hexadecimal one: iscsi:HOST::PORT:LUN:TARGET (default: port 3260, LUN 0)
     #[argh(positional)]
@@ -91,6 +95,9 @@ struct Discover {
     /// our iSCSI name (default: made from this machine's hardware)
     #[argh(option, arg_name = "iqn")]
     initiator: Option<String>,
+    /// file with our name and secret for CHAP, of mode 0600
+    #[argh(option, arg_name = "file")]
+    secrets: Option<PathBuf>,
     /// HOST, HOST:PORT or [IPV6]:PORT (default: port 3260)
     #[argh(positional)]
     host: String,
@@ -186,6 +193,7 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
         lun: root_path.lun,
         block: agent::load_drivers(&mut modules, block),
         read_only: attach.read_only,
+        chap: chap(attach.secrets.as_deref())?,
     })?;
     println!("{}", attached.path.display());
     Ok(())
@@ -210,6 +218,10 @@ fn initiator(given: Option<&str>) -> Result<String, String> {
         config.initiator = Some(name);
     }
     Ok(agent::initiator_name(&config, None))
+}
+
+fn chap(path: Option<&Path>) -> Result<Option<Chap>, String> {
+    path.map(agent::chap).transpose()
 }
 
 fn run_detach(detach: &Detach) -> Result<(), String> {
@@ -269,7 +281,9 @@ fn run_discover(discover: &Discover) -> Result<(), String> {
     let portal = Portal::parse(&discover.host).map_err(|error| error.to_string())?;
     let host = portal.host.to_string();
     let portals = tcp::resolve(&host, portal.port).map_err(|error| error.to_string())?;
-    let targets = agent::discover(&portals, &initiator(discover.initiator.as_deref())?)?;
+    let chap = chap(discover.secrets.as_deref())?;
+    let name = initiator(discover.initiator.as_deref())?;
+    let targets = agent::discover(&portals, &name, chap.as_ref())?;
     if targets.is_empty() {
         return Err(format!("discover: {portal} has no target for us"));
     }

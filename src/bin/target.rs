@@ -41,6 +41,13 @@ struct Serve {
     /// bytes of a logical block, 512 or 4096 (default: 512)
     #[argh(option, default = "512", arg_name = "bytes")]
     block_size: u32,
+    /// file with the names and secrets of those who may log in, of mode 0600 (default: everybody
+    /// may)
+    #[argh(option, arg_name = "file")]
+    secrets: Option<PathBuf>,
+    /// with --secrets: tell the target's name and addresses to whoever asks
+    #[argh(switch)]
+    open_discovery: bool,
     /// what to serve: regular files or block devices
     #[argh(positional, arg_name = "file")]
     files: Vec<PathBuf>,
@@ -79,6 +86,8 @@ fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
         name: serve.name,
         read_only: serve.read_only,
         block_bytes: serve.block_size,
+        secrets: serve.secrets,
+        open_discovery: serve.open_discovery,
         files: serve.files,
     };
     let server = Server::listen(&setup.addresses()?, setup.target()?)?;

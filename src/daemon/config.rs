@@ -1,12 +1,15 @@
 //! What the agent hands over to the daemon: one `key value` line each, over an inherited socket.
 //!
-//! Not over the command line: that is there for every user to read, and secrets will pass here.
+//! Not over the command line: that is there for every user to read, and secrets pass here.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
+use zeroize::Zeroizing;
+
 use crate::block::Preference;
+use crate::proto::chap::{Chap, Credentials, Secret};
 use crate::wire::pdu::Isid;
 
 /// Everything the daemon needs to know.
@@ -28,6 +31,8 @@ pub struct Config {
     pub block: Preference,
     /// Refuse writes whatever the target says.
     pub read_only: bool,
+    /// How we prove who we are, and whether the target must.
+    pub chap: Option<Chap>,
 }
 
 /// Most bytes of a configuration: far more than any sane one has.
@@ -35,8 +40,9 @@ pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 impl Config {
     /// The lines; a line `end` is the last, so that a cut is seen.
-    pub fn emit(&self) -> String {
-        let mut text = String::new();
+    pub fn emit(&self) -> Zeroizing<String> {
+        // With room for all of it, so that no copy of a secret stays behind when it grows.
+        let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES_MAX));
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
             writeln!(text, "{key} {value}").expect("writing to memory");
         };
@@ -60,6 +66,15 @@ impl Config {
             },
         );
         line("read-only", &self.read_only);
+        if let Some(Chap { initiator, target }) = &self.chap {
+            let mut credentials = |key: &str, known: &Credentials| {
+                line(key, &format_args!("{} {}", known.name, known.secret.expose()));
+            };
+            credentials("chap-initiator", initiator);
+            if let Some(target) = target {
+                credentials("chap-target", target);
+            }
+        }
         text.push_str("end\n");
         text
     }
@@ -75,6 +90,7 @@ impl Config {
             isid: Isid([0; 6]),
             block: Preference::Auto,
             read_only: false,
+            chap: None,
         };
         let mut is_whole = false;
         for line in text.lines() {
@@ -95,6 +111,13 @@ impl Config {
                     _ => false,
                 },
                 "read-only" => value.parse().map(|flag| config.read_only = flag).is_ok(),
+                "chap-initiator" => credentials(value)
+                    .map(|initiator| config.chap = Some(Chap { initiator, target: None }))
+                    .is_some(),
+                "chap-target" => match (&mut config.chap, credentials(value)) {
+                    (Some(chap), Some(target)) => set(&mut chap.target, Some(target)),
+                    _ => false,
+                },
                 "end" => set(&mut is_whole, true),
                 _ => false,
             };
@@ -107,6 +130,11 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+fn credentials(value: &str) -> Option<Credentials> {
+    let (name, secret) = value.split_once(' ')?;
+    Some(Credentials { name: name.to_owned(), secret: Secret::new(secret) })
 }
 
 fn set<T>(place: &mut T, value: T) -> bool {
@@ -128,6 +156,10 @@ mod tests {
             isid: Isid([0x80, 1, 2, 3, 4, 5]),
             block: Preference::Nbd,
             read_only: true,
+            chap: Some(Chap {
+                initiator: credentials("node7 correct-horse-7").unwrap(),
+                target: credentials("root another-secret"),
+            }),
         }
     }
 

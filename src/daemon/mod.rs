@@ -28,6 +28,7 @@ use crate::proto::login::LoginConfig;
 use crate::proto::params::Offer;
 use crate::proto::session::{Event, Retry, Session, SessionConfig};
 use crate::proto::{Disk, Error, Patience};
+use crate::secrets;
 
 pub use config::{Config, TEXT_BYTES_MAX};
 use control::{Control, Question};
@@ -116,6 +117,7 @@ impl Daemon {
             target: Some(config.target.clone()),
             isid: config.isid,
             offer: Offer::default(),
+            chap: config.chap.clone(),
         };
         let session = SessionConfig {
             login,
@@ -287,7 +289,7 @@ impl Daemon {
                     Err(connecting) => self.transport = Transport::Connecting(connecting),
                     Ok(Ok(stream)) => {
                         self.transport = Transport::Up(stream);
-                        self.session.handle_connected(now);
+                        self.session.handle_connected(secrets::challenge(), now);
                     }
                     Ok(Err(error)) => self.connect_failed(&error),
                 }

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::config::{Config, TEXT_BYTES_MAX};
 
 /// The daemon's end.
@@ -36,7 +38,7 @@ pub enum Report {
 impl Reporter {
     /// Takes the configuration from the stream on which it will report.
     pub(super) fn receive(stream: UnixStream) -> Result<(Config, Reporter), String> {
-        let mut text = String::new();
+        let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES_MAX));
         let mut lines = BufReader::new((&stream).take(TEXT_BYTES_MAX as u64));
         while !text.ends_with("end\n") {
             match lines.read_line(&mut text) {

@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use super::Error;
+use super::chap::Challenge;
 use super::initiator::{Happened, Initiator, Patience};
 use super::login::LoginConfig;
 use super::task::TaskTable;
@@ -24,14 +25,27 @@ pub struct Discovery {
     initiator: Initiator,
     tasks: TaskTable,
     targets: Option<Vec<DiscoveredTarget>>,
+    config: LoginConfig,
 }
 
 impl Discovery {
-    /// Begins the login. `config` must have no target.
-    pub fn new(config: &LoginConfig, patience: Patience, now: Instant) -> Discovery {
-        let mut initiator = Initiator::new(patience, 0, config.offer.max_recv_bytes);
-        initiator.connected(config, now);
-        Discovery { initiator, tasks: TaskTable::new(0), targets: None }
+    /// A session that does nothing yet. `config` must have no target.
+    pub fn new(config: LoginConfig, patience: Patience) -> Discovery {
+        let initiator = Initiator::new(patience, 0, config.offer.max_recv_bytes);
+        Discovery { initiator, tasks: TaskTable::new(0), targets: None, config }
+    }
+
+    /// The transport is up: begins the login. `challenge` is made of new random bytes.
+    pub fn handle_connected(&mut self, challenge: Challenge, now: Instant) {
+        self.initiator.connected(&self.config, challenge, now);
+    }
+
+    /// The transport is gone, or an error has ended its use; whether one more is worth a try,
+    /// because the target may have refused our list of CHAP algorithms.
+    pub fn handle_disconnected(&mut self) -> bool {
+        let falls_back = self.initiator.falls_back();
+        self.initiator.disconnected();
+        falls_back
     }
 
     /// Where the next bytes from the transport go.

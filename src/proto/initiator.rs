@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use super::chap::Challenge;
 use super::command::{Outcome, Transfer};
-use super::login::{LoggedIn, Login, LoginConfig, Step};
+use super::login::{Algorithms, LoggedIn, Login, LoginConfig, Step};
 use super::params::{LOGIN_DATA_SEGMENT_BYTES_MAX, Negotiated};
 use super::task::{Chunk, Slot, TaskTable};
 use super::window::CommandWindow;
@@ -81,6 +82,10 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Initiator {
     phase: Phase,
     patience: Patience,
+    /// CHAP algorithms of the next login.
+    algorithms: Algorithms,
+    /// The login that runs has offered a list of them, which may be why it is refused.
+    offers_list: bool,
     reader: Reader,
     writer: Writer<Chunk>,
     receiving: Receiving,
@@ -104,7 +109,7 @@ pub(super) struct Initiator {
 
 enum Phase {
     Closed,
-    InLogin { login: Option<Login>, deadline: Instant },
+    InLogin { login: Option<Box<Login>>, deadline: Instant },
     FullFeature,
     InLogout { deadline: Instant },
 }
@@ -144,6 +149,8 @@ impl Initiator {
         Initiator {
             phase: Phase::Closed,
             patience,
+            algorithms: Algorithms::All,
+            offers_list: false,
             reader: Reader::new(STREAM_BYTES, LOGIN_DATA_SEGMENT_BYTES_MAX),
             writer: Writer::new(STAGE_BYTES, 2 * slots + 64),
             receiving: Receiving::Header,
@@ -163,7 +170,7 @@ impl Initiator {
     }
 
     /// The transport is up: begins the login.
-    pub(super) fn connected(&mut self, config: &LoginConfig, now: Instant) {
+    pub(super) fn connected(&mut self, config: &LoginConfig, challenge: Challenge, now: Instant) {
         self.reader.reset(LOGIN_DATA_SEGMENT_BYTES_MAX);
         self.writer.reset(|_| ());
         self.receiving = Receiving::Header;
@@ -173,10 +180,11 @@ impl Initiator {
         self.happened.clear();
         (self.heard, self.pinged) = (Some(now), None);
         (self.ping_waits, self.moved) = (false, false);
-        let (login, request, text) = Login::start(config, Sn(1));
+        let (login, request, text) = Login::start(config, challenge, self.algorithms, Sn(1));
         self.writer.push(&request.emit(), text.as_bytes());
         let deadline = now + self.patience.login;
         self.phase = Phase::InLogin { login: Some(login), deadline };
+        self.offers_list = false;
     }
 
     /// The transport is gone, or is to be closed.
@@ -185,6 +193,16 @@ impl Initiator {
         self.writer.reset(|_| ());
         self.bursts.clear();
         self.happened.clear();
+    }
+
+    /// Before [`Initiator::disconnected`], after an error: whether the next login should follow at
+    /// once, because it will offer only one CHAP algorithm. That happens once, then again all.
+    pub(super) fn falls_back(&mut self) -> bool {
+        if !matches!(self.phase, Phase::InLogin { .. }) {
+            return false;
+        }
+        self.algorithms = if self.offers_list { Algorithms::Md5 } else { Algorithms::All };
+        self.offers_list
     }
 
     /// Whether commands can be sent.
@@ -497,6 +515,7 @@ impl Initiator {
             Step::Request(next, request, text) => {
                 self.writer.push(&request.emit(), text.as_bytes());
                 let deadline = now + self.patience.login;
+                self.offers_list = next.may_be_refused_for_its_list();
                 self.phase = Phase::InLogin { login: Some(next), deadline };
             }
             Step::Done(logged_in) => {

@@ -1,14 +1,21 @@
 //! The initiator's login: from the first request to the full feature phase (RFC 7143 §6, §11.12).
 //!
 //! A strictly ordered exchange, so each step consumes the machine: [`Login::start`] gives the first
-//! request, [`Login::handle`] takes a response and gives the next request or the end.
+//! request, [`Login::handle`] takes a response and gives the next request or the end. Text that is
+//! longer than a PDU goes in parts, in either direction.
 
+use self::security::Security;
+use super::chap::{Challenge, Chap, Keys};
 use super::error::{Error, LoginStatus};
-use super::params::{Negotiated, Negotiation, Offer};
+use super::params::{LOGIN_DATA_SEGMENT_BYTES_MAX, Negotiated, Negotiation, Offer};
 use crate::wire::Malformed;
 use crate::wire::pdu::{Isid, Itt, LoginRequest, LoginResponse, Stage, StatusSns};
 use crate::wire::serial::Sn;
 use crate::wire::text::{self, Text};
+
+pub use self::security::Algorithms;
+
+mod security;
 
 /// Who logs in where, and what it wants there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +28,8 @@ pub struct LoginConfig {
     pub isid: Isid,
     /// Operational keys.
     pub offer: Offer,
+    /// How we prove who we are, and whether the target must; `None` if there is nothing to prove.
+    pub chap: Option<Chap>,
 }
 
 /// Most text of all responses of one exchange, in bytes: a target that sends more is not sane.
@@ -38,11 +47,16 @@ pub struct Login {
     isid: Isid,
     discovery: bool,
     stage: Stage,
+    security: Security,
     negotiation: Negotiation,
     cmd_sn: Sn,
     /// StatSN of the next response, once there was one.
     exp_stat_sn: Option<Sn>,
+    /// Text of the target that is not complete yet.
     received: Vec<u8>,
+    /// Text of ours that is still to be sent, and the stage to ask for with its end.
+    outgoing: Text,
+    wanted: Option<Stage>,
     responses: u32,
 }
 
@@ -50,7 +64,7 @@ pub struct Login {
 #[derive(Debug)]
 pub enum Step {
     /// Send this and wait for the next response.
-    Request(Login, LoginRequest, Text),
+    Request(Box<Login>, LoginRequest, Text),
     /// The session is in its full feature phase.
     Done(LoggedIn),
 }
@@ -69,8 +83,14 @@ pub struct LoggedIn {
 }
 
 impl Login {
-    /// Begins: the machine, and the first request with its text.
-    pub fn start(config: &LoginConfig, cmd_sn: Sn) -> (Login, LoginRequest, Text) {
+    /// Begins: the machine, and the first request with its text. `challenge` must be new for each
+    /// login.
+    pub fn start(
+        config: &LoginConfig,
+        challenge: Challenge,
+        algorithms: Algorithms,
+        cmd_sn: Sn,
+    ) -> (Box<Login>, LoginRequest, Text) {
         let mut text = Text::new();
         text.push("InitiatorName", &config.initiator);
         match &config.target {
@@ -80,23 +100,36 @@ impl Login {
             }
             None => text.push("SessionType", "Discovery"),
         }
-        text.push("AuthMethod", "None");
-        let login = Login {
+        let security = Security::new(config.chap.clone(), challenge, algorithms);
+        security.offer(&mut text);
+        let login = Box::new(Login {
             isid: config.isid,
             discovery: config.target.is_none(),
             stage: Stage::SecurityNegotiation,
+            security,
             negotiation: Negotiation::new(config.offer),
             cmd_sn,
             exp_stat_sn: None,
             received: Vec::new(),
+            outgoing: Text::new(),
+            wanted: None,
             responses: 0,
-        };
-        let request = login.request(Some(Stage::LoginOperationalNegotiation), &text);
-        (login, request, text)
+        });
+        login.ask_for_more(text)
+    }
+
+    /// Whether a login that ends here without success may have failed because several CHAP
+    /// algorithms were offered.
+    pub fn may_be_refused_for_its_list(&self) -> bool {
+        self.security.may_be_refused_for_its_list()
     }
 
     /// Takes a response and its data segment.
-    pub fn handle(mut self, response: &LoginResponse, data: &[u8]) -> Result<Step, Error> {
+    pub fn handle(
+        mut self: Box<Self>,
+        response: &LoginResponse,
+        data: &[u8],
+    ) -> Result<Step, Error> {
         self.check(response)?;
         if self.received.len() + data.len() > TEXT_BYTES_MAX {
             let length = (self.received.len() + data.len()) as u64;
@@ -108,61 +141,91 @@ impl Login {
         }
         if response.status_class != 0 {
             let (class, detail) = (response.status_class, response.status_detail);
-            return Err(Error::LoginRefused(LoginStatus { class, detail }));
+            return Err(self.security.refused(LoginStatus { class, detail }));
         }
         self.received.extend_from_slice(data);
+        if !self.outgoing.is_empty() {
+            if response.transit {
+                let rule = "goes on before our text is complete";
+                return Err(Error::PeerMisbehaved { pdu: "Login Response", rule });
+            }
+            return Ok(self.send());
+        }
         if response.continues {
             // An empty request asks for the rest (RFC 7143 §6.2).
-            let request = self.request(None, &Text::new());
-            return Ok(Step::Request(self, request, Text::new()));
+            self.wanted = None;
+            return Ok(self.send());
         }
         let received = std::mem::take(&mut self.received);
-        let mut reply = Text::new();
+        let (mut keys, mut reply) = (Keys::default(), Text::new());
         for pair in text::pairs(&received) {
             let (key, value) = pair?;
-            self.handle_pair(key, value, &mut reply)?;
+            let is_security = self.stage == Stage::SecurityNegotiation;
+            if !is_security || !keys.take(key, value)? {
+                self.handle_pair(key, value, &mut reply)?;
+            }
+        }
+        if self.stage == Stage::SecurityNegotiation {
+            self.security.handle(&keys, &mut reply)?;
         }
         if response.transit {
             return self.enter(response, reply);
         }
-        let wanted = match self.stage {
-            Stage::SecurityNegotiation => Stage::LoginOperationalNegotiation,
-            _ => Stage::FullFeaturePhase,
+        let (login, request, part) = self.ask_for_more(reply);
+        Ok(Step::Request(login, request, part))
+    }
+
+    /// Sends text, and asks for the next stage with its end if everything is said in this one.
+    fn ask_for_more(mut self: Box<Self>, text: Text) -> (Box<Login>, LoginRequest, Text) {
+        self.outgoing = text;
+        self.wanted = match self.stage {
+            Stage::SecurityNegotiation if !self.security.is_satisfied() => None,
+            Stage::SecurityNegotiation => Some(Stage::LoginOperationalNegotiation),
+            _ => Some(Stage::FullFeaturePhase),
         };
-        let request = self.request(Some(wanted), &reply);
-        Ok(Step::Request(self, request, reply))
+        self.next_part()
+    }
+
+    fn send(self: Box<Self>) -> Step {
+        let (login, request, part) = self.next_part();
+        Step::Request(login, request, part)
+    }
+
+    /// The next PDU of what is to be sent; empty if nothing is.
+    fn next_part(mut self: Box<Self>) -> (Box<Login>, LoginRequest, Text) {
+        let part = self.outgoing.take_front(LOGIN_DATA_SEGMENT_BYTES_MAX as usize);
+        let request = self.request(&part);
+        (self, request, part)
     }
 
     fn handle_pair(&mut self, key: &str, value: &str, reply: &mut Text) -> Result<(), Error> {
-        match (self.stage, key) {
+        match key {
             // Declarations that may come in any stage and change nothing for us here.
-            (_, "TargetAlias" | "TargetPortalGroupTag" | "TargetAddress") => Ok(()),
-            (Stage::SecurityNegotiation, "AuthMethod") if value == "None" => Ok(()),
-            (Stage::SecurityNegotiation, "AuthMethod") => {
-                // A target that wants more than None answers so, or refuses with class 2.
-                Err(Error::LoginRefused(LoginStatus::AUTHENTICATION_FAILURE))
-            }
+            "TargetAlias" | "TargetPortalGroupTag" | "TargetAddress" => Ok(()),
             _ => Ok(self.negotiation.handle_answer(key, value, reply)?),
         }
     }
 
     /// The target agreed to leave the stage.
-    fn enter(mut self, response: &LoginResponse, mut reply: Text) -> Result<Step, Error> {
+    fn enter(
+        mut self: Box<Self>,
+        response: &LoginResponse,
+        mut reply: Text,
+    ) -> Result<Step, Error> {
         let misbehaved = |rule| Error::PeerMisbehaved { pdu: "Login Response", rule };
         match (self.stage, response.next_stage) {
             (Stage::SecurityNegotiation, Some(Stage::LoginOperationalNegotiation)) => {
+                self.security.check_end()?;
                 self.stage = Stage::LoginOperationalNegotiation;
                 self.negotiation.propose(self.discovery, &mut reply);
-                let request = self.request(Some(Stage::FullFeaturePhase), &reply);
-                Ok(Step::Request(self, request, reply))
+                let (login, request, part) = self.ask_for_more(reply);
+                Ok(Step::Request(login, request, part))
             }
-            (_, Some(Stage::FullFeaturePhase)) => {
+            (Stage::LoginOperationalNegotiation, Some(Stage::FullFeaturePhase)) => {
                 if response.tsih == 0 {
                     return Err(misbehaved("ends the login with TSIH 0"));
                 }
-                if !reply.is_empty() {
-                    return Err(misbehaved("ends the login and proposes a key at once"));
-                }
+                // Whoever ends the login does not wait for an answer to a key that it also brings.
                 Ok(Step::Done(LoggedIn {
                     negotiated: self.negotiation.outcome(),
                     tsih: response.tsih,
@@ -170,7 +233,7 @@ impl Login {
                     sns: response.sns,
                 }))
             }
-            _ => Err(misbehaved("goes back to an earlier stage")),
+            _ => Err(misbehaved("enters a stage that was not asked for")),
         }
     }
 
@@ -203,10 +266,13 @@ impl Login {
         Ok(())
     }
 
-    fn request(&self, next_stage: Option<Stage>, text: &Text) -> LoginRequest {
+    /// The request for a part of our text; the last one may ask for the next stage.
+    fn request(&self, part: &Text) -> LoginRequest {
+        let continues = !self.outgoing.is_empty();
+        let next_stage = self.wanted.filter(|_| !continues);
         LoginRequest {
             transit: next_stage.is_some(),
-            continues: false,
+            continues,
             stage: self.stage,
             next_stage,
             version_max: 0,
@@ -218,7 +284,7 @@ impl Login {
             cid: 0,
             cmd_sn: self.cmd_sn,
             exp_stat_sn: self.exp_stat_sn.unwrap_or_default(),
-            data_bytes: text.as_bytes().len() as u32,
+            data_bytes: part.as_bytes().len() as u32,
         }
     }
 }
@@ -233,160 +299,4 @@ fn redirected(response: &LoginResponse, data: &[u8]) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config() -> LoginConfig {
-        LoginConfig {
-            initiator: "iqn.2026-11.example:client".into(),
-            target: Some("iqn.2026-11.example:root".into()),
-            isid: Isid([0x80, 0, 0, 1, 2, 3]),
-            offer: Offer::default(),
-        }
-    }
-
-    fn response(request: &LoginRequest, stat_sn: u32) -> LoginResponse {
-        LoginResponse {
-            transit: request.transit,
-            continues: false,
-            stage: request.stage,
-            next_stage: request.next_stage,
-            version_max: 0,
-            version_active: 0,
-            isid: request.isid,
-            tsih: 0,
-            itt: request.itt,
-            sns: StatusSns { stat_sn: Sn(stat_sn), exp_cmd_sn: Sn(1), max_cmd_sn: Sn(32) },
-            status_class: 0,
-            status_detail: 0,
-            data_bytes: 0,
-        }
-    }
-
-    fn next(step: Step) -> (Login, LoginRequest, Text) {
-        match step {
-            Step::Request(login, request, text) => (login, request, text),
-            Step::Done(_) => panic!("the login ended too early"),
-        }
-    }
-
-    #[test]
-    fn the_first_request_names_both_sides() {
-        let (_, request, text) = Login::start(&config(), Sn(1));
-        assert!(request.transit);
-        assert_eq!(request.stage, Stage::SecurityNegotiation);
-        assert_eq!(
-            text.as_bytes(),
-            b"InitiatorName=iqn.2026-11.example:client\0TargetName=iqn.2026-11.example:root\0\
-              SessionType=Normal\0AuthMethod=None\0"
-        );
-    }
-
-    #[test]
-    fn two_exchanges_lead_to_the_full_feature_phase() {
-        let (login, request, _) = Login::start(&config(), Sn(1));
-        let step =
-            login.handle(&response(&request, 7), b"AuthMethod=None\0TargetPortalGroupTag=1\0");
-        let (login, request, text) = next(step.unwrap());
-        assert_eq!(request.exp_stat_sn, Sn(8));
-        assert!(String::from_utf8_lossy(text.as_bytes()).contains("MaxBurstLength=1048576\0"));
-        let mut last = response(&request, 8);
-        last.tsih = 5;
-        let answer = b"HeaderDigest=None\0InitialR2T=Yes\0ImmediateData=No\0";
-        let Step::Done(logged_in) = login.handle(&last, answer).unwrap() else {
-            panic!("the login did not end")
-        };
-        assert_eq!(logged_in.tsih, 5);
-        assert!(logged_in.negotiated.initial_r2t && !logged_in.negotiated.immediate_data);
-    }
-
-    #[test]
-    fn text_may_come_in_pieces_and_a_key_may_be_cut() {
-        let (login, request, _) = Login::start(&config(), Sn(1));
-        let step = login.handle(&response(&request, 0), b"AuthMethod=None\0").unwrap();
-        let (login, request, _) = next(step);
-        let mut piece = response(&request, 1);
-        (piece.transit, piece.next_stage, piece.continues) = (false, None, true);
-        let (login, empty, text) = next(login.handle(&piece, b"MaxBurstLe").unwrap());
-        assert!(text.is_empty() && !empty.transit);
-        let mut last = response(&request, 2);
-        last.tsih = 1;
-        let Step::Done(logged_in) = login.handle(&last, b"ngth=65536\0").unwrap() else {
-            panic!("the login did not end")
-        };
-        assert_eq!(logged_in.negotiated.max_burst_bytes, 65_536);
-    }
-
-    #[test]
-    fn a_target_that_is_not_ready_is_asked_again() {
-        let (login, request, _) = Login::start(&config(), Sn(1));
-        let (login, request, _) =
-            next(login.handle(&response(&request, 0), b"AuthMethod=None\0").unwrap());
-        let mut not_yet = response(&request, 1);
-        (not_yet.transit, not_yet.next_stage) = (false, None);
-        let (_, request, reply) = next(login.handle(&not_yet, b"X-example.key=1\0").unwrap());
-        assert_eq!(reply.as_bytes(), b"X-example.key=NotUnderstood\0");
-        assert_eq!(request.next_stage, Some(Stage::FullFeaturePhase));
-    }
-
-    #[test]
-    fn a_refusal_says_why_in_words() {
-        let (login, request, _) = Login::start(&config(), Sn(1));
-        let mut refusal = response(&request, 0);
-        (refusal.status_class, refusal.status_detail) = (2, 3);
-        let error = login.handle(&refusal, b"").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "login refused: no target of that name: compare it with what `lunboot discover` lists \
-             (0x0203)"
-        );
-    }
-
-    #[test]
-    fn text_without_end_is_refused() {
-        let (mut login, request, _) = Login::start(&config(), Sn(1));
-        let mut piece = response(&request, 0);
-        (piece.transit, piece.next_stage, piece.continues) = (false, None, true);
-        for stat_sn in 0.. {
-            piece.sns.stat_sn = Sn(stat_sn);
-            match login.handle(&piece, &[b'x'; 8192]) {
-                Ok(step) => login = next(step).0,
-                Err(error) => {
-                    assert!(matches!(error, Error::Malformed(_)));
-                    assert!(stat_sn <= 9);
-                    return;
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_login_that_goes_round_in_circles_ends() {
-        let (mut login, request, _) = Login::start(&config(), Sn(1));
-        let mut empty = response(&request, 0);
-        (empty.transit, empty.next_stage) = (false, None);
-        let error = loop {
-            match login.handle(&empty, b"") {
-                Ok(step) => login = next(step).0,
-                Err(error) => break error,
-            }
-            empty.sns.stat_sn = empty.sns.stat_sn.next();
-        };
-        assert!(matches!(error, Error::PeerMisbehaved { .. }));
-    }
-
-    #[test]
-    fn answers_out_of_order_are_named() {
-        for spoil in [
-            |r: &mut LoginResponse| r.itt = Itt(9),
-            |r: &mut LoginResponse| r.isid = Isid([0; 6]),
-            |r: &mut LoginResponse| r.stage = Stage::LoginOperationalNegotiation,
-            |r: &mut LoginResponse| r.version_active = 1,
-        ] {
-            let (login, request, _) = Login::start(&config(), Sn(1));
-            let mut spoiled = response(&request, 0);
-            spoil(&mut spoiled);
-            assert!(matches!(login.handle(&spoiled, b""), Err(Error::PeerMisbehaved { .. })));
-        }
-    }
-}
+mod tests;

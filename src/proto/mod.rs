@@ -24,6 +24,7 @@ mod error;
 mod initiator;
 mod lease;
 
+pub mod chap;
 pub mod command;
 pub mod dhcp;
 mod dhcp_request;
@@ -42,6 +43,6 @@ mod probe;
 mod task;
 mod unflushed;
 
-pub use error::{Error, LoginStatus};
+pub use error::{Authentication, Error, LoginStatus};
 pub use initiator::Patience;
 pub use probe::{Disk, Identity};

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use super::chap::Challenge;
 use super::command::{Outcome, Verdict, encode, judge, synchronize_cache};
 use super::disk::{self, Buffer, Completion, Op, Request};
 use super::initiator::{Happened, Initiator, Patience};
@@ -259,12 +260,12 @@ impl Session {
         }
     }
 
-    /// The transport that was asked for is up.
-    pub fn handle_connected(&mut self, now: Instant) {
+    /// The transport that was asked for is up. `challenge` is made of new random bytes each time.
+    pub fn handle_connected(&mut self, challenge: Challenge, now: Instant) {
         if !matches!(self.state, State::Connecting { .. }) {
             return;
         }
-        self.initiator.connected(&self.config.login, now);
+        self.initiator.connected(&self.config.login, challenge, now);
         self.state = State::InLogin { probe: None };
     }
 
@@ -368,11 +369,12 @@ impl Session {
             self.events.push_back(Event::LoggedOut);
             return;
         }
+        let falls_back = self.initiator.falls_back();
         self.disconnect();
         if was_live {
             self.away_since = Some(now);
         }
-        let retry_after = self.pause(was_live);
+        let retry_after = if falls_back { Duration::ZERO } else { self.pause(was_live) };
         self.attempts += 1;
         self.state = State::XptWait { deadline: now + retry_after };
         self.events.push_back(Event::Trouble { error, attempt: self.attempts, retry_after });

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::sessions::{Handle, SeenResets, Sessions};
 use crate::proto::LoginStatus;
 use crate::proto::target::{End, Event, Target, TargetConfig};
+use crate::secrets;
 
 /// How long a session may take to end when its initiator logs in anew.
 const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(20);
@@ -57,7 +58,7 @@ impl Connection {
         let local = stream.local_addr()?;
         // An IPv4 address that came in through [::] is announced as what it is.
         let portal = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let target = Target::new(config, portal, Instant::now());
+        let target = Target::new(config, portal, secrets::challenge(), Instant::now());
         let seen = sessions.look();
         let (blocked, logged_in) = (false, false);
         Ok(Connection { stream, peer, target, handle, sessions, seen, blocked, logged_in })

@@ -11,6 +11,7 @@ use super::Server;
 use crate::proto::logical_unit::{LogicalUnit, Options, Unfit, stable_hash};
 use crate::proto::logical_units::LogicalUnits;
 use crate::proto::target::TargetConfig;
+use crate::secrets;
 use crate::store::file::{FileStore, OpenError};
 use crate::wire::Malformed;
 use crate::wire::root_path::{DEFAULT_PORT, Host, IscsiName, RootPath};
@@ -27,6 +28,10 @@ pub struct Setup {
     pub read_only: bool,
     /// Bytes of a logical block.
     pub block_bytes: u32,
+    /// The file of those who may log in; without one everybody may.
+    pub secrets: Option<PathBuf>,
+    /// Discovery needs no secret.
+    pub open_discovery: bool,
     /// Files and block devices: LUN 0, 1, …
     pub files: Vec<PathBuf>,
 }
@@ -40,6 +45,10 @@ pub enum SetupError {
     Name(Malformed),
     /// A text is no address.
     Address(String),
+    /// The secrets cannot be used.
+    Secrets(secrets::Error),
+    /// Discovery is opened where nothing is closed.
+    NothingToOpen,
     /// A file cannot be opened.
     Open(OpenError),
     /// A file cannot be a disk.
@@ -52,6 +61,11 @@ impl Setup {
         let first = self.files.first().ok_or(SetupError::NoFile)?;
         let name = self.name.clone().unwrap_or_else(|| default_name(first));
         IscsiName::parse(&name).map_err(SetupError::Name)?;
+        if self.open_discovery && self.secrets.is_none() {
+            return Err(SetupError::NothingToOpen);
+        }
+        let secrets = self.secrets.as_deref().map(secrets::read).transpose();
+        let secrets = secrets.map_err(SetupError::Secrets)?;
         let options = Options {
             logical_block_bytes: self.block_bytes,
             read_only: self.read_only,
@@ -63,7 +77,11 @@ impl Setup {
             let unit = LogicalUnit::new(Arc::new(store), &name, &disk_name(path), options);
             units.push(unit.map_err(|unfit| SetupError::Unfit(path.clone(), unfit))?);
         }
-        Ok(TargetConfig::new(&name, LogicalUnits::new(units)))
+        Ok(TargetConfig {
+            secrets,
+            open_discovery: self.open_discovery,
+            ..TargetConfig::new(&name, LogicalUnits::new(units))
+        })
     }
 
     /// The addresses to listen on.
@@ -174,6 +192,10 @@ impl fmt::Display for SetupError {
                 write!(f, "{text} is no address to listen on: write ADDRESS, ADDRESS:PORT or ")?;
                 f.write_str("[IPv6]:PORT")
             }
+            SetupError::Secrets(error) => error.fmt(f),
+            SetupError::NothingToOpen => f.write_str(
+                "--open-discovery without --secrets: everybody may discover and log in as it is",
+            ),
             SetupError::Open(error) => error.fmt(f),
             SetupError::Unfit(path, unfit) => write!(f, "serve {}: {unfit}", path.display()),
         }
@@ -232,6 +254,8 @@ mod tests {
             name: None,
             read_only: false,
             block_bytes: 512,
+            secrets: None,
+            open_discovery: false,
             files: vec![file.path().to_owned()],
         };
         let error = setup.target().unwrap_err().to_string();

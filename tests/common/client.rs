@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lunboot::proto::chap::Challenge;
 use lunboot::proto::logical_unit::{LogicalUnit, Options};
 use lunboot::proto::logical_units::LogicalUnits;
 use lunboot::proto::params::{DigestChoice, Offer};
@@ -95,10 +96,15 @@ impl Client {
 
     /// A connection to a target that others may use as well.
     pub fn of(disks: &Disks) -> Client {
+        Client::challenging(disks, super::challenge(0))
+    }
+
+    /// The same with a choice of what the target asks of whoever has to prove who he is.
+    pub fn challenging(disks: &Disks, challenge: Challenge) -> Client {
         let now = Instant::now();
         let portal = "192.0.2.7:3260".parse().unwrap();
         Client {
-            target: Target::new(disks.config.clone(), portal, now),
+            target: Target::new(disks.config.clone(), portal, challenge, now),
             config: disks.config.clone(),
             store: disks.store.clone(),
             now,

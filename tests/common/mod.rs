@@ -9,6 +9,7 @@
 // Each test program uses a part of it.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod by_hand;
 pub mod capture;
 pub mod client;
 pub mod network;
@@ -18,6 +19,7 @@ pub mod tap;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use lunboot::proto::chap::{Challenge, Chap, Secrets};
 use lunboot::proto::disk::{Completion, Op, Request, Tag};
 use lunboot::proto::login::LoginConfig;
 use lunboot::proto::params::{DigestChoice, Offer};
@@ -63,6 +65,9 @@ pub struct Settings {
     pub patience: Patience,
     pub retry: Retry,
     pub ping_interval: Duration,
+    /// What the target knows of its initiators, and the initiator of itself.
+    pub secrets: Option<Secrets>,
+    pub chap: Option<Chap>,
     pub weather: Weather,
 }
 
@@ -87,6 +92,8 @@ impl Default for Settings {
             patience: Patience::default(),
             retry: Retry::default(),
             ping_interval: Duration::from_secs(30),
+            secrets: None,
+            chap: None,
             weather: Weather::default(),
         }
     }
@@ -128,6 +135,7 @@ impl Pair {
                 target: Some(server::NAME.into()),
                 isid: Isid([0x80, 1, 2, 3, 4, 5]),
                 offer: settings.initiator,
+                chap: settings.chap.clone(),
             },
             lun: 0,
             patience: settings.patience,
@@ -363,7 +371,7 @@ impl Pair {
             self.server.accept(self.links.len(), self.now);
             self.links.push(Link::default());
             self.taps.begin();
-            self.session.handle_connected(self.now);
+            self.session.handle_connected(challenge(self.links.len() as u64), self.now);
         }
         self.drain_session();
         true
@@ -504,6 +512,12 @@ impl Pair {
             self.completions.push(completion);
         }
     }
+}
+
+/// A challenge that nobody has to guess: another for each number.
+pub fn challenge(number: u64) -> Challenge {
+    let mut random = Random::new(number);
+    Challenge::new(std::array::from_fn(|_| random.bits() as u8))
 }
 
 /// No more bytes at once than until the cut.

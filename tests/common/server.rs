@@ -131,6 +131,7 @@ impl Server {
         let config = TargetConfig {
             offer: settings.target,
             ping_interval: settings.ping_interval,
+            secrets: settings.secrets.clone(),
             ..TargetConfig::new(NAME, LogicalUnits::new(vec![unit]))
         };
         let block_bytes = settings.block_bytes as usize;
@@ -139,7 +140,8 @@ impl Server {
 
     pub fn accept(&mut self, link: usize, now: Instant) {
         let portal = SocketAddr::from(([192, 0, 2, 10], 3260));
-        let target = Target::new(self.config.clone(), portal, now);
+        let challenge = super::challenge(!(link as u64));
+        let target = Target::new(self.config.clone(), portal, challenge, now);
         let commands = Vec::new();
         let connection = Connection { link, target, session: None, commands, ended: false };
         self.connections.push(connection);

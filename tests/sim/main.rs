@@ -414,6 +414,8 @@ fn settings(random: &mut Random) -> Settings {
         },
         retry: Retry { first: Duration::from_millis(1 + random.below(1000)), ..Retry::default() },
         ping_interval: seconds(random, 30),
+        secrets: None,
+        chap: None,
         weather: Weather {
             split_bytes_max: pick(random, &[0, 20, 100, 3000, 10_000]),
             delay_max: Duration::from_millis(pick(random, &[0, 0, 1, 200])),

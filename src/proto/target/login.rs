@@ -2,11 +2,13 @@
 //! (RFC 7143 §6, §11.12, §11.13).
 //!
 //! A strictly ordered exchange: [`Login::handle`] consumes the machine and gives it back with the
-//! response, or gives the claim to a session, or the refusal. The security stage accepts
-//! `AuthMethod=None`; CHAP has its place in [`Login::handle_security`]. Everything here is reached
-//! without a password, so all of it is bounded.
+//! response, or gives the claim to a session, or the refusal. Text that is longer than a PDU goes
+//! in parts, in either direction. Everything here is reached without a password, so all of it is
+//! bounded.
 
+use super::security::{Security, denied};
 use super::{COMMAND_WINDOW, SessionName, TargetConfig};
+use crate::proto::chap::{Challenge, Keys, Secrets};
 use crate::proto::error::{Error, LoginStatus};
 use crate::proto::params::{LOGIN_DATA_SEGMENT_BYTES_MAX, Negotiated, Negotiation};
 use crate::wire::Malformed;
@@ -16,6 +18,10 @@ use crate::wire::text::{self, Text};
 
 /// Most text of one step, over all its PDUs, in bytes.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Most text of one answer, in bytes; many short keys that are not understood make it long.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Text of one response.
+const PART_BYTES: usize = LOGIN_DATA_SEGMENT_BYTES_MAX as usize;
 /// Most requests of one login.
 const REQUESTS_MAX: u32 = 64;
 /// Longest iSCSI name (RFC 7143 §4.2.7.1).
@@ -24,12 +30,16 @@ const NAME_BYTES_MAX: usize = 223;
 /// A login that waits for the next request.
 #[derive(Debug)]
 pub(super) struct Login {
+    security: Security,
     negotiation: Negotiation,
     /// What the first request fixed; `None` until then.
     fixed: Option<Fixed>,
     stage: Stage,
     names: Names,
+    /// Text of the initiator that is not complete yet.
     received: Vec<u8>,
+    /// Text of ours that is still to be sent.
+    outgoing: Text,
     stat_sn: Sn,
     requests: u32,
     /// The portal group was named.
@@ -64,6 +74,9 @@ pub(super) enum Step {
     Refusal(LoginResponse, Error),
 }
 
+/// Why there will be no session: what the initiator is told, and what our log says.
+pub(super) type Refused = (LoginStatus, Error);
+
 /// A login that wants to become a session.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -79,13 +92,15 @@ pub(super) struct Claim {
 }
 
 impl Login {
-    pub(super) fn new(config: &TargetConfig) -> Login {
+    pub(super) fn new(config: &TargetConfig, challenge: Challenge) -> Login {
         Login {
+            security: Security::new(challenge),
             negotiation: Negotiation::new(config.offer),
             fixed: None,
             stage: Stage::SecurityNegotiation,
             names: Names::default(),
             received: Vec::new(),
+            outgoing: Text::new(),
             stat_sn: Sn(1),
             requests: 0,
             introduced: false,
@@ -104,30 +119,36 @@ impl Login {
         data: &[u8],
         config: &TargetConfig,
     ) -> Step {
-        match self.advance(request, data, config) {
-            Ok(reply) => self.respond(request, reply),
+        let step =
+            self.advance(request, data, config).and_then(|()| self.next_stage(request, config));
+        match step {
+            Ok(next_stage) => self.respond(request, next_stage),
             Err((status, error)) => {
                 let mut response = self.response(request, &Text::new());
                 (response.status_class, response.status_detail) = (status.class, status.detail);
-                (response.transit, response.next_stage) = (false, None);
+                (response.continues, response.transit) = (false, false);
                 Step::Refusal(response, error)
             }
         }
     }
 
-    /// The text of the answer, or why there will be no session.
+    /// Takes the text and makes the answer, or says why there will be no session.
     fn advance(
         &mut self,
         request: &LoginRequest,
         data: &[u8],
         config: &TargetConfig,
-    ) -> Result<Text, (LoginStatus, Error)> {
+    ) -> Result<(), Refused> {
         self.check(request)?;
+        if !self.outgoing.is_empty() {
+            // An empty request asks for the rest of our text (RFC 7143 §6.2).
+            let rule = "brings text before it has taken all of ours";
+            return if data.is_empty() { Ok(()) } else { Err(misbehaved(rule)) };
+        }
         self.received.extend_from_slice(data);
-        let mut reply = Text::new();
         if request.continues {
-            // An empty response asks for the rest (RFC 7143 §6.2).
-            return Ok(reply);
+            // An empty response asks for the rest of theirs.
+            return Ok(());
         }
         let received = std::mem::take(&mut self.received);
         self.names.read(&received)?;
@@ -135,53 +156,68 @@ impl Login {
             self.names.judge(config)?;
             self.names.accepted = true;
         }
+        let mut reply = Text::new();
         if !self.introduced {
             self.introduced = true;
             if !self.names.discovery {
                 reply.push_number("TargetPortalGroupTag", u32::from(config.portal_group));
             }
         }
+        let mut keys = Keys::default();
         for pair in text::pairs(&received) {
             let (key, value) = pair.map_err(initiator_error)?;
-            match key {
-                "InitiatorName" | "TargetName" | "SessionType" | "InitiatorAlias" => {}
-                "AuthMethod" => self.handle_security(value, &mut reply)?,
-                _ => {
-                    let negotiation = &mut self.negotiation;
-                    negotiation.handle_proposal(key, value, &mut reply).map_err(initiator_error)?;
-                }
+            if matches!(key, "InitiatorName" | "TargetName" | "SessionType" | "InitiatorAlias")
+                || keys.take(key, value).map_err(initiator_error)?
+            {
+                continue;
             }
+            let negotiation = &mut self.negotiation;
+            negotiation.handle_proposal(key, value, &mut reply).map_err(initiator_error)?;
         }
+        self.handle_security(request, &keys, config, &mut reply)?;
         if self.stage == Stage::LoginOperationalNegotiation {
             self.negotiation.declare(&mut reply);
         }
-        if reply.as_bytes().len() > LOGIN_DATA_SEGMENT_BYTES_MAX as usize {
+        if reply.as_bytes().len() > ANSWER_BYTES_MAX {
             let length = reply.as_bytes().len() as u64;
-            let rule = "must fit one response of 8192 bytes";
+            let rule = "must fit 65536 bytes";
             return Err(initiator_error(Malformed::number("login text", "answers", length, rule)));
         }
-        Ok(reply)
+        self.outgoing = reply;
+        Ok(())
     }
 
-    /// AuthMethod, and one day the keys of CHAP.
     fn handle_security(
         &mut self,
-        value: &str,
+        request: &LoginRequest,
+        keys: &Keys<'_>,
+        config: &TargetConfig,
         reply: &mut Text,
-    ) -> Result<(), (LoginStatus, Error)> {
+    ) -> Result<(), Refused> {
+        let secrets = self.secrets(config);
         if self.stage != Stage::SecurityNegotiation {
-            return Err(misbehaved("negotiates AuthMethod outside of its stage"));
+            return match (keys.is_empty(), secrets) {
+                (false, _) => Err(misbehaved("negotiates authentication outside of its stage")),
+                (true, Some(_)) if !self.security.is_done() => {
+                    Err(denied("leaves out the security stage, which is needed here"))
+                }
+                (true, _) => Ok(()),
+            };
         }
-        if text::list(value).any(|method| method == "None") {
-            reply.push("AuthMethod", "None");
-            return Ok(());
+        if secrets.is_some() && request.transit && keys.is_empty() && !self.security.is_done() {
+            return Err(denied("wants to leave the security stage without a proof"));
         }
-        let rule = "must contain None: this target knows no other";
-        let error = Malformed::text("login text", "AuthMethod", value.as_bytes(), rule);
-        Err((LoginStatus::AUTHENTICATION_FAILURE, error.into()))
+        let initiator = self.names.initiator.as_deref().unwrap_or_default();
+        self.security.handle(keys, secrets, initiator, reply)
     }
 
-    fn check(&mut self, request: &LoginRequest) -> Result<(), (LoginStatus, Error)> {
+    /// The secrets that this login needs.
+    fn secrets<'a>(&self, config: &'a TargetConfig) -> Option<&'a Secrets> {
+        let is_open = self.names.discovery && config.open_discovery;
+        config.secrets.as_ref().filter(|_| !is_open)
+    }
+
+    fn check(&mut self, request: &LoginRequest) -> Result<(), Refused> {
         self.requests += 1;
         if self.requests > REQUESTS_MAX {
             return Err(misbehaved("does not bring the login to an end"));
@@ -222,20 +258,30 @@ impl Login {
         Ok(())
     }
 
-    /// The agreed answer, and where it leads.
-    fn respond(mut self: Box<Self>, request: &LoginRequest, text: Text) -> Step {
-        let mut response = self.response(request, &text);
-        if request.transit && !request.continues {
-            let backwards = request.next_stage.map_or(0, Stage::code) <= self.stage.code();
-            if backwards {
-                let (status, error) = misbehaved("goes back to an earlier stage");
-                (response.status_class, response.status_detail) = (status.class, status.detail);
-                response.data_bytes = 0;
-                return Step::Refusal(response, error);
-            }
-            response.transit = true;
-            response.next_stage = request.next_stage;
+    /// Where the answer leads; `None` to stay. An initiator may ask for the next stage before
+    /// everything is said in this one; then it is not granted.
+    fn next_stage(
+        &self,
+        request: &LoginRequest,
+        config: &TargetConfig,
+    ) -> Result<Option<Stage>, Refused> {
+        let is_whole = self.outgoing.as_bytes().len() <= PART_BYTES;
+        let is_safe = self.secrets(config).is_none() || self.security.is_done();
+        if !request.transit || request.continues || !is_whole || !is_safe {
+            return Ok(None);
         }
+        if request.next_stage.map_or(0, Stage::code) <= self.stage.code() {
+            return Err(misbehaved("goes back to an earlier stage"));
+        }
+        Ok(request.next_stage)
+    }
+
+    /// The agreed answer, or the part of it that fits one PDU.
+    fn respond(mut self: Box<Self>, request: &LoginRequest, next_stage: Option<Stage>) -> Step {
+        let text = self.outgoing.take_front(PART_BYTES);
+        let mut response = self.response(request, &text);
+        response.transit = next_stage.is_some();
+        response.next_stage = next_stage;
         self.stat_sn = self.stat_sn.next();
         match response.next_stage {
             Some(Stage::FullFeaturePhase) => Step::Claim(Claim {
@@ -261,7 +307,7 @@ impl Login {
     fn response(&self, request: &LoginRequest, text: &Text) -> LoginResponse {
         LoginResponse {
             transit: false,
-            continues: false,
+            continues: !self.outgoing.is_empty(),
             stage: request.stage,
             next_stage: None,
             version_max: 0,
@@ -283,7 +329,7 @@ impl Login {
 
 impl Names {
     /// Takes the names out of a step's text. They may stand in any step before the first judgement.
-    fn read(&mut self, received: &[u8]) -> Result<(), (LoginStatus, Error)> {
+    fn read(&mut self, received: &[u8]) -> Result<(), Refused> {
         for pair in text::pairs(received) {
             let (key, value) = pair.map_err(initiator_error)?;
             let name = match key {
@@ -323,7 +369,7 @@ impl Names {
     }
 
     /// Whether there can be a session for these names.
-    fn judge(&self, config: &TargetConfig) -> Result<(), (LoginStatus, Error)> {
+    fn judge(&self, config: &TargetConfig) -> Result<(), Refused> {
         let missing = LoginStatus { class: 2, detail: 7 };
         if self.initiator.is_none() {
             return Err((missing, misbehaved("names no InitiatorName").1));
@@ -343,12 +389,12 @@ impl Names {
 }
 
 /// Initiator error without a code of its own, for a broken rule.
-fn misbehaved(rule: &'static str) -> (LoginStatus, Error) {
+pub(super) fn misbehaved(rule: &'static str) -> Refused {
     let error = Error::PeerMisbehaved { pdu: "Login Request", rule };
     (LoginStatus { class: 2, detail: 0 }, error)
 }
 
 /// The same for text that breaks its format.
-fn initiator_error(malformed: Malformed) -> (LoginStatus, Error) {
+pub(super) fn initiator_error(malformed: Malformed) -> Refused {
     (LoginStatus { class: 2, detail: 0 }, malformed.into())
 }

@@ -15,12 +15,14 @@
 //! Limits of one connection: 128 commands in the window and 16 immediate ones; write buffers of
 //! 32 MiB for which data is being asked, beside the first bursts (FirstBurstLength) that come
 //! unasked; 4 MiB and one transfer (8 MiB) of read data that waits to be sent; 16 MiB of idle
-//! buffers. Before the end of a login: 16 KiB of text, 64 requests, 15 seconds.
+//! buffers. Before the end of a login: 16 KiB of text, 64 KiB of answers, 64 requests, 15 seconds,
+//! one try to prove who it is.
 
 mod buffers;
 mod full_feature;
 mod login;
 mod output;
+mod security;
 mod task;
 mod text;
 
@@ -33,6 +35,7 @@ use self::full_feature::FullFeature;
 use self::login::{Login, Step};
 use self::output::Output;
 use self::task::Placement;
+use super::chap::{Challenge, Secrets};
 use super::error::{Error, LoginStatus};
 use super::logical_units::LogicalUnits;
 use super::params::{LOGIN_DATA_SEGMENT_BYTES_MAX, Offer};
@@ -64,6 +67,10 @@ pub struct TargetConfig {
     /// A connection that was silent for so long is asked with a NOP-In, and given up after the same
     /// time again.
     pub ping_interval: Duration,
+    /// Who may log in, and how this target proves itself; `None` lets everybody in.
+    pub secrets: Option<Secrets>,
+    /// What is served here may be asked for without a proof.
+    pub open_discovery: bool,
     /// What it serves.
     pub units: LogicalUnits,
 }
@@ -76,6 +83,8 @@ impl TargetConfig {
             portal_group: 1,
             offer: Offer::default(),
             ping_interval: PING_INTERVAL,
+            secrets: None,
+            open_discovery: false,
             units,
         }
     }
@@ -176,9 +185,15 @@ enum Receiving {
 
 impl Target {
     /// A new connection. `portal` is the address that the initiator has connected to: the only one
-    /// that it is told about, because that is the one it can reach.
-    pub fn new(config: Arc<TargetConfig>, portal: SocketAddr, now: Instant) -> Target {
-        let login = Box::new(Login::new(&config));
+    /// that it is told about, because that is the one it can reach. `challenge` is made of new
+    /// random bytes each time.
+    pub fn new(
+        config: Arc<TargetConfig>,
+        portal: SocketAddr,
+        challenge: Challenge,
+        now: Instant,
+    ) -> Target {
+        let login = Box::new(Login::new(&config, challenge));
         Target {
             config,
             portal,
