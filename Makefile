@@ -77,6 +77,8 @@ install:
 	install -m 755 $(addprefix $(BUILD)/,$(PROGRAMS)) "$(DESTDIR)$(BINDIR)"
 	install -D -m 755 initramfs-hooks/initramfs-tools/hooks/lunboot \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/hooks/lunboot"
+	install -D -m 644 initramfs-hooks/initramfs-tools/conf.d/lunboot \
+	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/conf.d/lunboot"
 	install -D -m 755 initramfs-hooks/initramfs-tools/scripts/local-top/lunboot \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/scripts/local-top/lunboot"
 	install -D -m 644 initramfs-hooks/udev/60-lunboot.rules \
@@ -90,6 +92,7 @@ install:
 uninstall:
 	rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,$(PROGRAMS)) \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/hooks/lunboot" \
+	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/conf.d/lunboot" \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/scripts/local-top/lunboot" \
 	    "$(DESTDIR)$(UDEV_RULES_DIR)/60-lunboot.rules"
 	@for page in docs/man/*.[1-8]; do \

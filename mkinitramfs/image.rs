@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lunboot::secrets;
+
 use crate::archive::Archive;
 use crate::closure::{self, Choice};
 use crate::elf::Elf;
@@ -22,6 +24,8 @@ pub(crate) struct Recipe {
     pub(crate) agent: PathBuf,
     /// A static shell, by preference busybox, for rescue.
     pub(crate) shell: Option<PathBuf>,
+    /// The client's name and secret.
+    pub(crate) secrets: Option<PathBuf>,
     pub(crate) choice: Choice,
 }
 
@@ -57,6 +61,14 @@ pub(crate) fn build(recipe: &Recipe, tree: &ModuleTree) -> Result<Image, Error> 
     archive.symlink("bin/lunboot", "../init");
     if let Some(shell) = &recipe.shell {
         add_shell(&mut archive, shell)?;
+    }
+    if let Some(path) = &recipe.secrets {
+        let text = secrets::read_client(path).map_err(|error| Error::Wrong {
+            what: format!("secrets: {error}"),
+            advice: "see lunboot(8), section Secrets".into(),
+        })?;
+        let name = secrets::IMAGE_PATH.trim_start_matches('/');
+        archive.file(name, 0o600, text.as_bytes().to_vec());
     }
     let missing_firmware = add_modules(&mut archive, recipe, tree, machine)?;
     Ok(Image { archive, missing_firmware })

@@ -25,7 +25,7 @@ use closure::{Choice, Drivers};
 use compress::{Compression, Encoder};
 use error::Error;
 use image::{Image, Recipe};
-use output::Output;
+use output::{Access, Output};
 use tree::ModuleTree;
 
 /// Builds an initramfs that boots a machine from an iSCSI LUN.
@@ -62,6 +62,10 @@ struct Options {
     /// a static shell, such as busybox, for lunboot.shell (default: none)
     #[argh(option, arg_name = "file")]
     shell: Option<PathBuf>,
+
+    /// file with the client's name and secret for CHAP, of mode 0600; the image gets that mode too
+    #[argh(option, arg_name = "file")]
+    secrets: Option<PathBuf>,
 
     /// zstd or gzip (default: zstd)
     #[argh(option, default = "Compression::Zstd", arg_name = "format")]
@@ -112,6 +116,7 @@ fn run(options: Options) -> Result<(), Error> {
         },
         root: options.root,
         shell: options.shell,
+        secrets: options.secrets,
         choice: Choice {
             drivers: options.drivers,
             filesystems: options.filesystems.as_deref().map(names),
@@ -119,7 +124,9 @@ fn run(options: Options) -> Result<(), Error> {
         },
     };
     let image = image::build(&recipe, &tree)?;
-    let compressed = write_image(&image, &path, options.compress, &progress)?;
+    let access = if recipe.secrets.is_some() { Access::Owner } else { Access::Everybody };
+    let output = Output::create(&path, access)?;
+    let compressed = write_image(&image, output, &path, options.compress, &progress)?;
     progress.end();
     if !options.quiet {
         let name = options.compress.name();
@@ -132,12 +139,13 @@ fn run(options: Options) -> Result<(), Error> {
 /// Returns the size of the image in bytes.
 fn write_image(
     image: &Image,
+    output: Output,
     path: &Path,
     compression: Compression,
     progress: &Progress,
 ) -> Result<u64, Error> {
     let failed = |source| Error::Io { doing: format!("writing {}", path.display()), source };
-    let output = Counted { inner: Output::create(path)?, bytes: 0 };
+    let output = Counted { inner: output, bytes: 0 };
     let encoder = Encoder::new(compression, output).map_err(failed)?;
     let total = image.archive.content_bytes();
     let mut input = Shown { inner: encoder, bytes: 0, total, percent: 0, progress };

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
@@ -18,8 +19,17 @@ pub(crate) struct Output {
     committed: bool,
 }
 
+/// Who may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Whoever the umask lets.
+    Everybody,
+    /// The owner alone, from the first byte on: it holds secrets.
+    Owner,
+}
+
 impl Output {
-    pub(crate) fn create(path: &Path) -> Result<Output, Error> {
+    pub(crate) fn create(path: &Path, access: Access) -> Result<Output, Error> {
         let doing = || format!("creating {}", path.display());
         let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
             return Err(Error::Wrong {
@@ -34,6 +44,7 @@ impl Output {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
+            .mode(if access == Access::Owner { 0o600 } else { 0o666 })
             .open(&temporary)
             .map_err(|source| Error::Io { doing: doing(), source })?;
         Ok(Output { file, temporary, path: path.to_owned(), committed: false })
@@ -81,11 +92,11 @@ mod tests {
     fn only_a_commit_leaves_a_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("image");
-        let mut output = Output::create(&path).unwrap();
+        let mut output = Output::create(&path, Access::Everybody).unwrap();
         output.write_all(b"half").unwrap();
         drop(output);
         assert_eq!(names(directory.path()), [""; 0]);
-        let mut output = Output::create(&path).unwrap();
+        let mut output = Output::create(&path, Access::Everybody).unwrap();
         output.write_all(b"whole").unwrap();
         output.commit().unwrap();
         assert_eq!(names(directory.path()), ["image"]);
@@ -97,7 +108,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("image");
         fs::write(&path, "old").unwrap();
-        let mut output = Output::create(&path).unwrap();
+        let mut output = Output::create(&path, Access::Everybody).unwrap();
         output.write_all(b"half").unwrap();
         drop(output);
         assert_eq!(fs::read(&path).unwrap(), b"old");

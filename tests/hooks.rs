@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 const HOOK: &str = "initramfs-hooks/initramfs-tools/hooks/lunboot";
+const CONFIGURATION: &str = "initramfs-hooks/initramfs-tools/conf.d/lunboot";
 const SCRIPT: &str = "initramfs-hooks/initramfs-tools/scripts/local-top/lunboot";
 
 /// Functions of initramfs-tools that the hook calls: they write down how they were called.
@@ -70,6 +71,19 @@ impl Scratch {
     }
 
     fn run(&self, script: &str, environment: &[(&str, &str)]) -> Output {
+        self.command(script).envs(environment.iter().copied()).output().unwrap()
+    }
+
+    /// Runs a script as mkinitramfs does when somebody has set UMASK.
+    fn run_masked(&self, script: &str, mask: &str) -> Output {
+        let script = self.command(script);
+        let mut command = Command::new("/bin/sh");
+        let environment = script.get_envs().filter_map(|(key, value)| Some((key, value?)));
+        command.args(["-c", &format!("umask {mask}; exec /bin/sh \"$0\"")]);
+        command.args(script.get_args()).envs(environment).output().unwrap()
+    }
+
+    fn command(&self, script: &str) -> Command {
         let root = self.directory.path().to_str().unwrap();
         let mut text = fs::read_to_string(source(script)).unwrap();
         for path in ["/etc/", "/usr/", "/lib/udev", "/proc/", "/scripts/", "/run/", "/conf/"] {
@@ -87,14 +101,13 @@ impl Scratch {
                 std::os::unix::fs::symlink(Path::new("/bin").join(tool), link).unwrap();
             }
         }
-        Command::new("/bin/sh")
+        let mut command = Command::new("/bin/sh");
+        command
             .arg(self.path("script"))
             .env("DESTDIR", self.path("destination"))
             .env("CALLS", self.path("calls"))
-            .env("PATH", format!("{root}/bin{path}"))
-            .envs(environment.iter().copied())
-            .output()
-            .unwrap()
+            .env("PATH", format!("{root}/bin{path}"));
+        command
     }
 
     /// Runs the boot script with a command line and what initramfs-tools read as `root=` from it.
@@ -150,6 +163,43 @@ fn the_hook_puts_in_agent_modules_and_rule() {
     for expected in ["kernel/drivers/net/ethernet", "virtio_net", "ublk_drv nbd", "ext4", "crc32c"]
     {
         assert!(calls.contains(expected), "{expected} is missing in:\n{calls}");
+    }
+}
+
+#[test]
+fn secrets_go_only_into_an_image_that_others_cannot_read() {
+    for (mask, is_safe) in [("0022", false), ("0027", false), ("0077", true), ("0177", true)] {
+        let scratch = Scratch::new();
+        scratch.file("etc/lunboot/initramfs", "");
+        scratch.file("etc/lunboot/secrets", "initiator node7 hidden-secret-7\n");
+        scratch.program("usr/local/bin/lunboot", "");
+        scratch.file("usr/local/lib/udev/rules.d/60-lunboot.rules", "");
+        let output = scratch.run_masked(HOOK, mask);
+        assert_eq!(output.status.success(), is_safe, "{mask}: {}", said(&output));
+        let copy = scratch.path("destination/etc/lunboot/secrets");
+        if is_safe {
+            assert_eq!(fs::metadata(copy).unwrap().permissions().mode() & 0o777, 0o600);
+        } else {
+            assert!(said(&output).contains("UMASK=0077"), "{}", said(&output));
+            assert!(!copy.exists() && !said(&output).contains("hidden"));
+        }
+    }
+}
+
+#[test]
+fn initramfs_tools_is_told_to_close_an_image_with_secrets() {
+    for (files, expected) in
+        [(&["initramfs", "secrets"][..], "0077\n"), (&["initramfs"], "\n"), (&["secrets"], "\n")]
+    {
+        let scratch = Scratch::new();
+        for file in files {
+            scratch.file(&format!("etc/lunboot/{file}"), "");
+        }
+        let text = fs::read_to_string(source(CONFIGURATION)).unwrap();
+        let below = format!(" {}/etc/", scratch.directory.path().display());
+        let text = text.replace(" /etc/", &below) + "echo \"$UMASK\"\n";
+        let output = Command::new("/bin/sh").args(["-ec", &text]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{files:?}");
     }
 }
 
@@ -229,7 +279,7 @@ fn a_failed_attach_is_reported() {
 
 #[test]
 fn shellcheck_finds_nothing() {
-    let scripts = [HOOK, SCRIPT, "tests/setup/build-tools", ".ci/run"];
+    let scripts = [HOOK, SCRIPT, CONFIGURATION, "tests/setup/build-tools", ".ci/run"];
     let mut command = Command::new("shellcheck");
     match command.arg("--shell=sh").args(scripts.map(source)).output() {
         Ok(output) => {

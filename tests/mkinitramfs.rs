@@ -362,3 +362,29 @@ fn a_failed_write_leaves_the_old_image_and_no_part_of_the_new() {
     assert_eq!(names(&scratch.path("out")), ["image"]);
     assert_eq!(fs::read(scratch.path("out/image")).unwrap(), b"old");
 }
+
+#[test]
+fn secrets_make_an_image_that_only_its_owner_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let mode = |path: &str| fs::metadata(scratch.path(path)).unwrap().permissions().mode() & 0o777;
+    let (entries, _) = scratch.build(&[]);
+    assert!(!entries.contains_key("etc/lunboot/secrets"));
+    assert_ne!(mode("image"), 0o600, "an image without secrets is for everybody");
+    scratch.file("secrets", b"initiator node7 hidden-secret-7\n");
+    let said = scratch.refused("agent", &["-o", "other", "--secrets", "secrets"]);
+    assert!(said.contains("chmod 600 secrets") && !said.contains("hidden"), "{said}");
+    fs::set_permissions(scratch.path("secrets"), fs::Permissions::from_mode(0o600)).unwrap();
+    let (entries, printed) = scratch.build(&["--secrets", "secrets", "--verbose"]);
+    let entry = &entries["etc/lunboot/secrets"];
+    assert_eq!(
+        (entry.mode, &entry.bytes[..]),
+        (0o100_600, &b"initiator node7 hidden-secret-7\n"[..])
+    );
+    assert_eq!(mode("image"), 0o600);
+    assert!(!printed.contains("hidden"));
+    // What a client cannot use does not get as far as a client.
+    scratch.file("secrets", b"initiator a hidden-secret-7\ninitiator b hidden-secret-8\n");
+    let said = scratch.refused("agent", &["-o", "other", "--secrets", "secrets"]);
+    assert!(said.contains("exactly one") && !said.contains("hidden"), "{said}");
+}
