@@ -7,7 +7,7 @@ mod programs;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -80,6 +80,58 @@ fn a_disk(driver: &str, block_bytes: &str) {
     run("e2fsck", &["-f", "-n", file.to_str().unwrap()]);
     target.stop();
     no_io_error();
+}
+
+#[test]
+fn only_who_knows_the_secret_gets_the_disk_and_nobody_sees_it() {
+    inside("only_who_knows_the_secret_gets_the_disk_and_nobody_sees_it", || {
+        let ours =
+            secrets("ours", "initiator node7 hidden-secret-7\ntarget rack hidden-secret-9\n");
+        let wrong = secrets("wrong", "initiator node7 hidden-secret-8\n");
+        let fooled = secrets("fooled", "initiator node7 hidden-secret-7\ntarget rack hidden-0\n");
+        let file = random_file("disk", 8, 3);
+        let target = Target::start(&["--secrets", &ours], &[&file]);
+
+        let discover = |more: &[&str]| refused(&[&["discover"], more, &[&target.address]].concat());
+        let said = discover(&[]);
+        assert!(said.contains("demands CHAP, and there is no secret"), "{said}");
+        let said = discover(&["--secrets", &wrong]);
+        assert!(said.contains("the target refused our name or secret (0x0201)"), "{said}");
+        let said = discover(&["--secrets", &fooled]);
+        assert!(said.contains("could not prove that it knows its own secret"), "{said}");
+        fs::set_permissions(&wrong, fs::Permissions::from_mode(0o640)).unwrap();
+        let said = discover(&["--secrets", &wrong]);
+        assert!(said.contains("its mode is 0640") && said.contains("chmod 600"), "{said}");
+
+        let found = lunboot(&["discover", "--secrets", &ours, &target.address]);
+        assert_eq!(found, format!("{NAME} {},1", target.address));
+        let disk = Attached::new(&target, 0, &["--secrets", &ours]);
+        run("cmp", &[disk.text(), file.to_str().unwrap()]);
+
+        let mut seen = run("dmesg", &[]) + &lunboot(&["status"]);
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            for name in ["cmdline", "environ"] {
+                let text = fs::read(entry.path().join(name)).unwrap_or_default();
+                seen += &String::from_utf8_lossy(&text);
+            }
+        }
+        assert!(seen.contains("lunboot-target"), "nothing was looked at");
+        assert!(!seen.contains("hidden"), "a secret can be seen");
+        disk.detach();
+        target.stop();
+
+        let target = Target::start(&["--secrets", &ours, "--open-discovery"], &[&file]);
+        assert_eq!(lunboot(&["discover", &target.address]), format!("{NAME} {},1", target.address));
+        target.stop();
+    });
+}
+
+/// A file of secrets that only its owner can read.
+fn secrets(name: &str, text: &str) -> String {
+    let path = Path::new(programs::SCRATCH).join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path.into_os_string().into_string().unwrap()
 }
 
 #[test]

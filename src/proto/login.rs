@@ -225,6 +225,7 @@ impl Login {
                 if response.tsih == 0 {
                     return Err(misbehaved("ends the login with TSIH 0"));
                 }
+                self.negotiation.check()?;
                 // Whoever ends the login does not wait for an answer to a key that it also brings.
                 Ok(Step::Done(LoggedIn {
                     negotiated: self.negotiation.outcome(),

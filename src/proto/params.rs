@@ -3,7 +3,8 @@
 //! One [`Negotiation`] serves either side. The initiator calls [`Negotiation::propose`] once and
 //! [`Negotiation::handle_answer`] for each pair that comes back; the target calls
 //! [`Negotiation::handle_proposal`] for each pair that comes in, and [`Negotiation::declare`] once.
-//! A key that was never talked about keeps the standard's default.
+//! What a value means is the same for both and stands in one place, [`Negotiation::combine`]. A key
+//! that was never talked about keeps the standard's default.
 //!
 //! Not here: names, session type and authentication, which decide who talks and not how.
 
@@ -141,13 +142,16 @@ pub struct Negotiation {
     agreed: Negotiated,
     /// Keys that were settled, by their place in [`KEYS`]: none may come twice.
     settled: u32,
-    proposed: bool,
+    /// Keys that we have proposed: what comes for them is an answer.
+    proposed: u32,
+    declared: bool,
 }
 
 impl Negotiation {
     /// Nothing was said yet.
     pub fn new(offer: Offer) -> Negotiation {
-        Negotiation { offer, agreed: Negotiated::default(), settled: 0, proposed: false }
+        let agreed = Negotiated::default();
+        Negotiation { offer, agreed, settled: 0, proposed: 0, declared: false }
     }
 
     /// What we want.
@@ -175,72 +179,36 @@ impl Negotiation {
             text.push_boolean("DataPDUInOrder", true);
             text.push_boolean("DataSequenceInOrder", true);
         }
-        self.proposed = true;
         self.agreed.max_recv_bytes = offer.max_recv_bytes;
+        let proposed = text::pairs(text.as_bytes()).filter_map(Result::ok);
+        self.proposed = proposed.filter_map(|(key, _)| place(key)).fold(0, |all, at| all | 1 << at);
     }
 
-    /// Initiator: takes one pair of the target. What has to be said to it goes into `reply`.
+    /// Initiator: takes one pair of the target. What has to be said to it goes into `reply`: the
+    /// outcome if the target has proposed the key, nothing if it has answered.
     pub fn handle_answer(
         &mut self,
         key: &str,
         value: &str,
         reply: &mut Text,
     ) -> Result<(), Malformed> {
-        let Some(index) = KEYS.iter().position(|known| *known == key) else {
-            // A proposal that we do not know must be answered, an answer must not be (§6.2).
-            if !matches!(value, "NotUnderstood" | "Irrelevant" | "Reject") {
-                reply.push(key, "NotUnderstood");
-            }
+        let Some(at) = place(key) else {
+            not_understood(key, value, reply);
             return Ok(());
         };
-        let key = KEYS[index];
-        self.settle(index, value)?;
-        if matches!(value, "NotUnderstood" | "Irrelevant") {
-            // The default holds. A digest that we insist on is then not to be had.
-            return self.check_digest_demand(key, value);
+        self.settle(at, value)?;
+        if self.proposed & 1 << at == 0 {
+            return self.combine(KEYS[at], value, reply);
         }
-        let offer = self.offer;
-        let agreed = &mut self.agreed;
-        match key {
-            "HeaderDigest" => {
-                agreed.digests.header = digest_answer(key, value, offer.header_digest)?
-            }
-            "DataDigest" => agreed.digests.data = digest_answer(key, value, offer.data_digest)?,
-            "MaxRecvDataSegmentLength" => agreed.max_send_bytes = segment_bytes(key, value)?,
-            "MaxBurstLength" => {
-                agreed.max_burst_bytes = segment_bytes(key, value)?.min(offer.max_burst_bytes);
-            }
-            "FirstBurstLength" => {
-                agreed.first_burst_bytes = segment_bytes(key, value)?.min(offer.first_burst_bytes);
-            }
-            "InitialR2T" => agreed.initial_r2t = text::boolean(key, value)? || offer.initial_r2t,
-            "ImmediateData" => {
-                agreed.immediate_data = text::boolean(key, value)? && offer.immediate_data;
-            }
-            "MaxOutstandingR2T" => {
-                let answer = bounded(key, value, 1, 65535)?;
-                agreed.max_outstanding_r2t = answer.min(offer.max_outstanding_r2t);
-            }
-            "DefaultTime2Wait" => {
-                let answer = bounded(key, value, 0, 3600)?;
-                agreed.default_time2wait = answer.max(offer.default_time2wait);
-            }
-            "DefaultTime2Retain" => {
-                let answer = bounded(key, value, 0, 3600)?;
-                agreed.default_time2retain = answer.min(offer.default_time2retain);
-            }
-            "MaxConnections" | "ErrorRecoveryLevel" => {
-                // The result is the smaller one (§13.2, §13.20), and ours is the smallest.
-                bounded(key, value, 0, 65535)?;
-            }
-            "DataPDUInOrder" | "DataSequenceInOrder" => {
-                // The result is Yes if either side says so (§13.18, §13.19), and we did.
-                text::boolean(key, value)?;
-            }
-            // Markers are gone from RFC 7143; a target that still asks is told so (§13.25).
-            _ => reply.push(key, "Reject"),
+        if matches!(value, "NotUnderstood" | "Irrelevant" | "Reject") {
+            // The default holds.
+            return Ok(());
         }
-        Ok(())
+        if value.contains(',') {
+            let rule = "must be one value, as the answer to a list";
+            return Err(Malformed::text("login text", KEYS[at], value.as_bytes(), rule));
+        }
+        self.combine(KEYS[at], value, &mut Text::new())
     }
 
     /// Target: takes one pair of the initiator and writes the answer, if it wants one.
@@ -250,81 +218,90 @@ impl Negotiation {
         value: &str,
         reply: &mut Text,
     ) -> Result<(), Malformed> {
-        let Some(index) = KEYS.iter().position(|known| *known == key) else {
-            if !matches!(value, "NotUnderstood" | "Irrelevant" | "Reject") {
-                reply.push(key, "NotUnderstood");
-            }
+        let Some(at) = place(key) else {
+            not_understood(key, value, reply);
             return Ok(());
         };
-        let key = KEYS[index];
-        self.settle(index, value)?;
+        self.settle(at, value)?;
+        self.combine(KEYS[at], value, reply)
+    }
+
+    /// Combines a value of the other side with what we want, keeps the outcome, and writes it down;
+    /// a declaration has none.
+    fn combine(
+        &mut self,
+        key: &'static str,
+        value: &str,
+        outcome: &mut Text,
+    ) -> Result<(), Malformed> {
         let offer = self.offer;
         let agreed = &mut self.agreed;
         match key {
             "HeaderDigest" => {
-                agreed.digests.header = digest_proposal(key, value, offer.header_digest, reply)?;
+                agreed.digests.header = digest(key, value, offer.header_digest, outcome)?;
             }
             "DataDigest" => {
-                agreed.digests.data = digest_proposal(key, value, offer.data_digest, reply)?;
+                agreed.digests.data = digest(key, value, offer.data_digest, outcome)?;
             }
             "MaxRecvDataSegmentLength" => agreed.max_send_bytes = segment_bytes(key, value)?,
             "MaxBurstLength" => {
                 agreed.max_burst_bytes = segment_bytes(key, value)?.min(offer.max_burst_bytes);
-                reply.push_number(key, agreed.max_burst_bytes);
+                outcome.push_number(key, agreed.max_burst_bytes);
             }
             "FirstBurstLength" => {
                 agreed.first_burst_bytes = segment_bytes(key, value)?.min(offer.first_burst_bytes);
-                reply.push_number(key, agreed.first_burst_bytes);
+                outcome.push_number(key, agreed.first_burst_bytes);
             }
             "InitialR2T" => {
                 agreed.initial_r2t = text::boolean(key, value)? || offer.initial_r2t;
-                reply.push_boolean(key, agreed.initial_r2t);
+                outcome.push_boolean(key, agreed.initial_r2t);
             }
             "ImmediateData" => {
                 agreed.immediate_data = text::boolean(key, value)? && offer.immediate_data;
-                reply.push_boolean(key, agreed.immediate_data);
+                outcome.push_boolean(key, agreed.immediate_data);
             }
             "MaxOutstandingR2T" => {
-                let asked = bounded(key, value, 1, 65535)?;
-                agreed.max_outstanding_r2t = asked.min(offer.max_outstanding_r2t);
-                reply.push_number(key, agreed.max_outstanding_r2t);
+                let theirs = bounded(key, value, 1, 65535)?;
+                agreed.max_outstanding_r2t = theirs.min(offer.max_outstanding_r2t);
+                outcome.push_number(key, agreed.max_outstanding_r2t);
             }
             "DefaultTime2Wait" => {
-                let asked = bounded(key, value, 0, 3600)?;
-                agreed.default_time2wait = asked.max(offer.default_time2wait);
-                reply.push_number(key, agreed.default_time2wait);
+                let theirs = bounded(key, value, 0, 3600)?;
+                agreed.default_time2wait = theirs.max(offer.default_time2wait);
+                outcome.push_number(key, agreed.default_time2wait);
             }
             "DefaultTime2Retain" => {
-                let asked = bounded(key, value, 0, 3600)?;
-                agreed.default_time2retain = asked.min(offer.default_time2retain);
-                reply.push_number(key, agreed.default_time2retain);
+                let theirs = bounded(key, value, 0, 3600)?;
+                agreed.default_time2retain = theirs.min(offer.default_time2retain);
+                outcome.push_number(key, agreed.default_time2retain);
             }
-            "MaxConnections" => {
-                bounded(key, value, 1, 65535)?;
-                reply.push_number(key, 1);
-            }
-            "ErrorRecoveryLevel" => {
-                bounded(key, value, 0, 2)?;
-                reply.push_number(key, 0);
-            }
-            "DataPDUInOrder" | "DataSequenceInOrder" => {
-                text::boolean(key, value)?;
-                reply.push(key, "Yes");
-            }
-            // Markers are gone from RFC 7143: No for the switch, Reject for the rest (§13.25).
-            "IFMarker" | "OFMarker" => reply.push(key, "No"),
-            _ => reply.push(key, "Reject"),
+            _ => combine_fixed(key, value, outcome)?,
         }
         Ok(())
     }
 
     /// Target: declares the longest data segment that it takes; once for a login.
     pub fn declare(&mut self, reply: &mut Text) {
-        if !self.proposed {
-            self.proposed = true;
+        if !self.declared {
+            self.declared = true;
             reply.push_number("MaxRecvDataSegmentLength", self.offer.max_recv_bytes);
             self.agreed.max_recv_bytes = self.offer.max_recv_bytes;
         }
+    }
+
+    /// Whether the login may end: a digest that we insist on must have come out of it, and silence
+    /// about it means that there is none.
+    pub fn check(&self) -> Result<(), Malformed> {
+        let demanded = |choice, agreed: bool| choice == DigestChoice::Always && !agreed;
+        let (offer, digests) = (&self.offer, &self.agreed.digests);
+        let key = if demanded(offer.header_digest, digests.header) {
+            "HeaderDigest"
+        } else if demanded(offer.data_digest, digests.data) {
+            "DataDigest"
+        } else {
+            return Ok(());
+        };
+        Err(Malformed::text("login text", key, b"None", "must be CRC32C, which is demanded here"))
     }
 
     /// What holds from the end of the login on.
@@ -345,23 +322,54 @@ impl Negotiation {
         self.settled |= bit;
         Ok(())
     }
+}
 
-    fn check_digest_demand(&self, key: &'static str, value: &str) -> Result<(), Malformed> {
-        let demanded = match key {
-            "HeaderDigest" => self.offer.header_digest == DigestChoice::Always,
-            "DataDigest" => self.offer.data_digest == DigestChoice::Always,
-            _ => false,
-        };
-        if demanded {
-            let rule = "must be CRC32C, which is demanded here";
-            return Err(Malformed::text("login text", key, value.as_bytes(), rule));
+/// Keys whose outcome is the same whatever the other side wants.
+fn combine_fixed(key: &'static str, value: &str, outcome: &mut Text) -> Result<(), Malformed> {
+    match key {
+        // The smaller value holds (§13.2, §13.20), and ours is the smallest.
+        "MaxConnections" => {
+            bounded(key, value, 1, 65535)?;
+            outcome.push_number(key, 1);
         }
-        Ok(())
+        "ErrorRecoveryLevel" => {
+            bounded(key, value, 0, 2)?;
+            outcome.push_number(key, 0);
+        }
+        // Yes if either side says so (§13.18, §13.19), and we do.
+        "DataPDUInOrder" | "DataSequenceInOrder" => {
+            text::boolean(key, value)?;
+            outcome.push(key, "Yes");
+        }
+        // What RFC 7143 is itself, and no more (§13.24, RFC 7144 §4).
+        "iSCSIProtocolLevel" => {
+            let theirs = bounded(key, value, 0, 31)?;
+            outcome.push_number(key, theirs.min(1));
+        }
+        // The way of aborting that is the default (§13.23).
+        "TaskReporting" if text::list(value).any(|item| item == "RFC3720") => {
+            outcome.push(key, "RFC3720");
+        }
+        // Markers are gone from RFC 7143: No for the switch, Reject for the rest (§13.25).
+        "IFMarker" | "OFMarker" => outcome.push(key, "No"),
+        _ => outcome.push(key, "Reject"),
+    }
+    Ok(())
+}
+
+/// A proposal that we do not know must be answered, an answer must not be (§6.2).
+fn not_understood(key: &str, value: &str, reply: &mut Text) {
+    if !matches!(value, "NotUnderstood" | "Irrelevant" | "Reject") {
+        reply.push(key, "NotUnderstood");
     }
 }
 
+fn place(key: &str) -> Option<usize> {
+    KEYS.iter().position(|known| *known == key)
+}
+
 /// Every key that can be settled once in a login.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "HeaderDigest",
     "DataDigest",
     "MaxRecvDataSegmentLength",
@@ -380,26 +388,16 @@ const KEYS: [&str; 18] = [
     "OFMarker",
     "IFMarkInt",
     "OFMarkInt",
+    "TaskReporting",
+    "iSCSIProtocolLevel",
 ];
 
-fn digest_answer(key: &'static str, value: &str, choice: DigestChoice) -> Result<bool, Malformed> {
-    let digest = match value {
-        "CRC32C" => Some(true),
-        "None" => Some(false),
-        _ => None,
-    };
-    digest.filter(|digest| choice.allows(*digest)).ok_or_else(|| {
-        let rule = "must be one of the digests that were offered";
-        Malformed::text("login text", key, value.as_bytes(), rule)
-    })
-}
-
-/// The first of the initiator's list that we can do (RFC 7143 §6.2.1).
-fn digest_proposal(
+/// The first of a list that we accept (RFC 7143 §6.2.1); an answer is a list of one.
+fn digest(
     key: &'static str,
     value: &str,
     choice: DigestChoice,
-    reply: &mut Text,
+    outcome: &mut Text,
 ) -> Result<bool, Malformed> {
     for item in text::list(value) {
         let digest = match item {
@@ -408,7 +406,7 @@ fn digest_proposal(
             _ => continue,
         };
         if choice.allows(digest) {
-            reply.push(key, item);
+            outcome.push(key, item);
             return Ok(digest);
         }
     }
@@ -430,6 +428,7 @@ fn bounded(key: &'static str, value: &str, min: u32, max: u32) -> Result<u32, Ma
         (_, 3600) => "must be 0 to 3600",
         (1, _) => "must be 1 to 65535",
         (_, 2) => "must be 0 to 2",
+        (_, 31) => "must be 0 to 31",
         _ => "must be at most 65535",
     };
     Err(Malformed::number("login text", key, number, rule))
@@ -568,8 +567,68 @@ mod tests {
         let offer = Offer { header_digest: DigestChoice::Never, ..Offer::default() };
         let mut ours = Negotiation::new(offer);
         assert!(ours.handle_answer("HeaderDigest", "CRC32C", &mut Text::new()).is_err());
-        let offer = Offer { header_digest: DigestChoice::Always, ..Offer::default() };
-        let mut ours = Negotiation::new(offer);
-        assert!(ours.handle_answer("HeaderDigest", "NotUnderstood", &mut Text::new()).is_err());
+    }
+
+    #[test]
+    fn a_digest_that_is_demanded_is_missed_however_it_is_left_out() {
+        for (choice, key) in [("HeaderDigest", true), ("DataDigest", false)] {
+            let mut offer = Offer { header_digest: DigestChoice::Never, ..Offer::default() };
+            let place = if key { &mut offer.header_digest } else { &mut offer.data_digest };
+            *place = DigestChoice::Always;
+            for answer in [None, Some("NotUnderstood"), Some("Irrelevant"), Some("Reject")] {
+                let mut ours = Negotiation::new(offer);
+                ours.propose(false, &mut Text::new());
+                if let Some(answer) = answer {
+                    ours.handle_answer(choice, answer, &mut Text::new()).unwrap();
+                }
+                assert_eq!(ours.check().unwrap_err().field, choice, "{answer:?}");
+            }
+            let mut ours = Negotiation::new(offer);
+            ours.propose(false, &mut Text::new());
+            ours.handle_answer(choice, "CRC32C", &mut Text::new()).unwrap();
+            ours.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_the_target_proposes_is_answered_and_what_it_answers_is_not() {
+        let mut ours = Negotiation::new(Offer::default());
+        ours.propose(true, &mut Text::new());
+        let mut reply = Text::new();
+        // Not proposed for discovery, so these are proposals of the target.
+        ours.handle_answer("MaxBurstLength", "65536", &mut reply).unwrap();
+        ours.handle_answer("InitialR2T", "Yes", &mut reply).unwrap();
+        ours.handle_answer("OFMarker", "Yes", &mut reply).unwrap();
+        ours.handle_answer("TaskReporting", "FastAbort,RFC3720", &mut reply).unwrap();
+        ours.handle_answer("iSCSIProtocolLevel", "2", &mut reply).unwrap();
+        // Proposed, so these are answers.
+        ours.handle_answer("HeaderDigest", "None", &mut reply).unwrap();
+        ours.handle_answer("DefaultTime2Wait", "2", &mut reply).unwrap();
+        assert_eq!(
+            reply.as_bytes(),
+            b"MaxBurstLength=65536\0InitialR2T=Yes\0OFMarker=No\0TaskReporting=RFC3720\0\
+              iSCSIProtocolLevel=1\0"
+        );
+        let agreed = ours.outcome();
+        assert_eq!((agreed.max_burst_bytes, agreed.default_time2wait), (65_536, 2));
+    }
+
+    #[test]
+    fn an_answer_that_leaves_the_choice_to_us_is_refused() {
+        let mut ours = Negotiation::new(Offer::default());
+        ours.propose(false, &mut Text::new());
+        let error = ours.handle_answer("HeaderDigest", "CRC32C,None", &mut Text::new());
+        assert_eq!(error.unwrap_err().field, "HeaderDigest");
+    }
+
+    #[test]
+    fn a_key_that_the_target_rejects_keeps_its_default() {
+        let mut ours = Negotiation::new(Offer::default());
+        ours.propose(false, &mut Text::new());
+        for key in ["InitialR2T", "MaxBurstLength", "MaxOutstandingR2T", "HeaderDigest"] {
+            ours.handle_answer(key, "Reject", &mut Text::new()).unwrap();
+        }
+        let expected = Negotiated { max_recv_bytes: 262_144, ..Negotiated::default() };
+        assert_eq!(ours.outcome(), expected);
     }
 }

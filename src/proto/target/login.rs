@@ -273,6 +273,9 @@ impl Login {
         if request.next_stage.map_or(0, Stage::code) <= self.stage.code() {
             return Err(misbehaved("goes back to an earlier stage"));
         }
+        if request.next_stage == Some(Stage::FullFeaturePhase) {
+            self.negotiation.check().map_err(initiator_error)?;
+        }
         Ok(request.next_stage)
     }
 
