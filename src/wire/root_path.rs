@@ -298,7 +298,8 @@ fn parse_host(field: &Field<'_>) -> Result<Option<Host>, RootPathError> {
             EXAMPLE,
         ));
     }
-    if !is_host_name(text) {
+    // A host that is called like a target could not be told from one in RFC 4173's text.
+    if !is_host_name(text) || has_name_type(text) {
         return Err(field.error("must be an address or a host name", EXAMPLE));
     }
     Ok(Some(Host::Name(text.into())))
@@ -813,6 +814,12 @@ mod tests {
         let name = |length: usize| format!("iqn.{}", "x".repeat(length - 4));
         assert!(IscsiName::parse(&name(223)).is_ok());
         assert!(IscsiName::parse(&name(224)).is_err());
+    }
+
+    #[test]
+    fn a_server_is_not_called_like_a_target() {
+        let error = RootPath::parse("iscsi://iqn./iqn.2026-11.example:root", Netroot).unwrap_err();
+        assert_eq!(error.malformed.field, "server");
     }
 
     #[test]
