@@ -188,8 +188,8 @@ impl Attached {
     }
 }
 
-/// Threads that write and read at random past the page cache, each its share of a disk, and compare
-/// every answer with what they know must be there.
+/// Four threads that write and read at random past the page cache, each its share of a disk of
+/// 16 MiB or more, and compare every answer with what they know must be there.
 pub struct Load {
     count: Arc<AtomicU64>,
     enough: Arc<AtomicBool>,
@@ -198,22 +198,23 @@ pub struct Load {
 
 impl Load {
     pub fn new(disk: &Attached) -> Load {
-        const SHARE: u64 = 12 << 20;
+        let sectors: u64 = disk.sysfs("size").parse().expect("a number");
+        let share = (sectors * 512 / 5 / 4096 * 4096).min(12 << 20);
         let (count, enough) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let worker = |number: u64| {
             let (count, enough) = (Arc::clone(&count), Arc::clone(&enough));
             let device = open(&disk.path, O_DIRECT);
             thread::spawn(move || {
                 let mut random = Random(number + 11);
-                let mut model = Aligned::new(SHARE as usize);
-                device.read_exact_at(model.get(), number * SHARE).expect("no I/O error");
+                let mut model = Aligned::new(share as usize);
+                device.read_exact_at(model.get(), number * share).expect("no I/O error");
                 while !enough.load(Ordering::Relaxed) {
                     let most = if random.below(8) == 0 { 128 } else { 16 };
                     let blocks = 1 + random.below(most);
-                    let at = random.below(SHARE / 4096 - blocks) * 4096;
+                    let at = random.below(share / 4096 - blocks) * 4096;
                     let range = at as usize..(at + blocks * 4096) as usize;
                     let mut data = Aligned::new(range.len());
-                    let place = number * SHARE + at;
+                    let place = number * share + at;
                     if random.below(2) == 0 {
                         random.fill(data.get());
                         model.get()[range].copy_from_slice(data.get());
