@@ -160,7 +160,7 @@ fn discovery(digests: Digests) -> Recording {
         let mut slices: [&[u8]; 8] = [&[]; 8];
         let count = discovery.poll_transmit(&mut slices);
         let bytes = slices[..count].concat();
-        discovery.sent(bytes.len());
+        discovery.sent(bytes.len(), now);
         let answer = line.carry(&bytes);
         assert!(!answer.is_empty(), "silence");
         let mut rest = answer.as_slice();

@@ -59,7 +59,7 @@ fn ask(portal: SocketAddr, discovery: &mut Discovery) -> Result<Vec<DiscoveredTa
         if count > 0 {
             let slices = slices.map(IoSlice::new);
             match stream.write_vectored(&slices[..count]) {
-                Ok(sent) => discovery.sent(sent),
+                Ok(sent) => discovery.sent(sent, Instant::now()),
                 Err(error) if is_temporary(&error) => {}
                 Err(error) => return Err(error.to_string()),
             }

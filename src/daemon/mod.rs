@@ -11,6 +11,7 @@
 mod config;
 mod control;
 mod report;
+mod words;
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
@@ -81,6 +82,8 @@ struct Daemon {
     /// Who asked to detach and waits for the end.
     detaching: Vec<UnixStream>,
     began: Instant,
+    /// Requests that had to be helped along.
+    recoveries: u64,
 }
 
 enum Transport {
@@ -141,6 +144,7 @@ impl Daemon {
             stopping: Stopping::No,
             detaching: Vec::new(),
             began: now,
+            recoveries: 0,
         }
     }
 
@@ -348,10 +352,6 @@ impl Daemon {
         self.session.handle_disconnected(Error::Transport(text.into()), Instant::now());
     }
 
-    fn shown_portal(&self) -> String {
-        self.config.portals[self.portal % self.config.portals.len()].to_string()
-    }
-
     fn handle(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Connect => self.connect(),
@@ -368,6 +368,8 @@ impl Daemon {
             Event::Trouble { error, attempt, retry_after } => {
                 self.trouble(&error, attempt, retry_after);
             }
+            Event::Recovering { rung, reason } => self.tell_recovery(rung, reason),
+            Event::Changed { what } => warn!("disk {}: {what}", self.shown_disk()),
             Event::RequestFailed { op, start_sector, outcome } => {
                 error!("{op:?} at sector {start_sector} failed: {outcome:?}");
             }
@@ -378,22 +380,6 @@ impl Daemon {
             Event::LoggedOut => self.stopping = Stopping::Done,
         }
         Ok(())
-    }
-
-    fn trouble(&mut self, error: &Error, attempt: u32, retry_after: Duration) {
-        let whom = format!("{} at {}", self.config.target, self.shown_portal());
-        let text = match retry_after.as_secs() {
-            0 => format!("disk {whom}: {error}; trying again at once"),
-            seconds => format!("disk {whom}: {error}; try {attempt}, again in {seconds} s"),
-        };
-        if self.device.is_some() {
-            // An outage of an hour must not fill the kernel's log: 1st, 2nd, 4th, 8th … failure.
-            if attempt.is_power_of_two() {
-                warn!("{text}; I/O waits");
-            }
-        } else if !self.report(|reporter| reporter.trouble(&text)) {
-            warn!("{text}");
-        }
     }
 
     /// The disk is known: makes its block device. It becomes live in the loop.
@@ -491,38 +477,5 @@ impl Daemon {
                 let _ = stream.write_all(b"done\n");
             }
         }
-    }
-
-    fn status(&self) -> String {
-        let agreed = self.session.negotiated();
-        let device = self.device.as_ref().and_then(|device| device.path());
-        let device = device.map_or_else(|| "-".into(), |path| path.display().to_string());
-        let digest = |is_on| if is_on { "CRC32C" } else { "none" };
-        let rows = [
-            ("device", format!("{device} ({})", self.driver)),
-            ("target", self.config.target.clone()),
-            ("lun", format!("{:016x}", self.config.lun)),
-            ("portal", self.shown_portal()),
-            ("initiator", self.config.initiator.clone()),
-            (
-                "state",
-                if self.session.is_logged_in() { "logged in" } else { "waiting for the target" }
-                    .into(),
-            ),
-            ("up", format!("{} s", self.began.elapsed().as_secs())),
-            ("reconnects", self.session.reconnects().to_string()),
-            ("requests", self.session.requests().to_string()),
-            ("header digest", digest(agreed.digests.header).into()),
-            ("data digest", digest(agreed.digests.data).into()),
-            ("longest PDU", {
-                let (out, back) = (agreed.max_send_bytes, agreed.max_recv_bytes);
-                format!("{out} bytes out, {back} bytes in")
-            }),
-            ("bursts", {
-                let (first, max) = (agreed.first_burst_bytes, agreed.max_burst_bytes);
-                format!("first {first} bytes, max {max} bytes")
-            }),
-        ];
-        rows.iter().map(|(key, value)| format!("{key:<14} {value}\n")).collect()
     }
 }

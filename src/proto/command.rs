@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::disk::{self, Geometry, Op};
+use crate::wire::pdu::Residual;
 use crate::wire::scsi::{
     Cdb, CdbSize, ProvisioningFlags, ScsiStatus, Sense, SenseKey, TransferFlags, UnmapDescriptor,
     asc, emit_unmap,
@@ -30,6 +31,13 @@ pub enum Transfer {
     Out(u32),
 }
 
+impl Command {
+    /// WRITE(10) or WRITE(16).
+    fn is_write(&self) -> bool {
+        matches!(self.cdb[0], 0x2a | 0x8a)
+    }
+}
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -41,9 +49,15 @@ pub enum Outcome {
         sense: Option<Sense>,
         /// Bytes that came, for a read.
         received_bytes: u32,
+        /// What did not fit, as the target says it.
+        residual: Residual,
     },
     /// The target could not carry the command out (iSCSI response code other than 0).
     TargetFailure(u8),
+    /// The target rejected the command for this reason (RFC 7143 §11.17.1).
+    Rejected(u8),
+    /// The target gave the command up because we told it to.
+    Renounced,
 }
 
 /// What follows from an outcome.
@@ -53,11 +67,13 @@ pub enum Verdict {
     Done,
     /// Try again after a while. Such outcomes are the target's way of saying "not now".
     Retry {
-        /// How long to wait.
+        /// How long to wait, the first time.
         after: Duration,
-        /// It may go on like this for ever (busy), or only so often (aborted).
+        /// It may go on like this (busy), or is a sign that something is wrong (aborted).
         endless: bool,
     },
+    /// The target has too many commands: try again with fewer.
+    Fewer,
     /// It has failed for good.
     Fail(disk::Error),
 }
@@ -130,27 +146,36 @@ pub fn synchronize_cache() -> Command {
 }
 
 /// What follows from the outcome of a command.
-pub fn judge(outcome: &Outcome, transfer: Transfer) -> Verdict {
-    let (status, sense, received_bytes) = match outcome {
-        Outcome::Status { status, sense, received_bytes } => (*status, *sense, *received_bytes),
-        Outcome::TargetFailure(_) => return retry_counted(),
+pub fn judge(outcome: &Outcome, command: &Command) -> Verdict {
+    let transfer = command.transfer;
+    let (status, sense, received_bytes, residual) = match outcome {
+        Outcome::Status { status, sense, received_bytes, residual } => {
+            (*status, *sense, *received_bytes, *residual)
+        }
+        Outcome::TargetFailure(_) | Outcome::Rejected(_) => return retry_counted(),
+        Outcome::Renounced => return Verdict::Retry { after: Duration::ZERO, endless: true },
     };
     match status {
-        ScsiStatus::Good | ScsiStatus::ConditionMet => match transfer {
+        ScsiStatus::Good | ScsiStatus::ConditionMet => match (transfer, residual) {
             // A disk that says GOOD and sends less has not read what was asked for.
-            Transfer::In(bytes) if received_bytes != bytes => retry_counted(),
+            (Transfer::In(bytes), _) if received_bytes != bytes => retry_counted(),
+            // It wanted to move more, or has not taken all that is to be written.
+            (_, Residual::Overflow(1..)) => retry_counted(),
+            (_, Residual::Underflow(1..)) if command.is_write() => retry_counted(),
             _ => Verdict::Done,
         },
         ScsiStatus::CheckCondition => match sense {
             Some(sense) => judge_sense(&sense, received_bytes, transfer),
             None => retry_counted(),
         },
-        ScsiStatus::Busy | ScsiStatus::TaskSetFull | ScsiStatus::AcaActive => {
+        ScsiStatus::Busy | ScsiStatus::AcaActive => {
             Verdict::Retry { after: Duration::from_millis(100), endless: true }
         }
+        ScsiStatus::TaskSetFull => Verdict::Fewer,
         ScsiStatus::TaskAborted => Verdict::Retry { after: Duration::ZERO, endless: false },
         ScsiStatus::ReservationConflict => Verdict::Fail(disk::Error::Reservation),
-        ScsiStatus::Other(_) => Verdict::Fail(disk::Error::Io),
+        // Obsolete or of the future: not what a disk says that has looked at the command.
+        ScsiStatus::Other(_) => retry_counted(),
     }
 }
 
@@ -165,7 +190,7 @@ fn judge_sense(sense: &Sense, received_bytes: u32, transfer: Transfer) -> Verdic
         // A root disk is worth waiting for: the unit may be starting up or have lost its backing.
         SenseKey::NotReady => Verdict::Retry { after: Duration::from_secs(1), endless: true },
         SenseKey::AbortedCommand => retry_counted(),
-        SenseKey::MediumError => Verdict::Fail(disk::Error::Medium),
+        SenseKey::MediumError | SenseKey::HardwareError => Verdict::Fail(disk::Error::Medium),
         SenseKey::DataProtect if sense.code() == asc::SPACE_ALLOCATION_FAILED => {
             Verdict::Fail(disk::Error::NoSpace)
         }
@@ -260,8 +285,14 @@ mod tests {
             status: ScsiStatus::CheckCondition,
             sense: Some(Sense::new(key, code)),
             received_bytes: 0,
+            residual: Residual::None,
         };
-        let status = |status| Outcome::Status { status, sense: None, received_bytes: 0 };
+        let status = |status| Outcome::Status {
+            status,
+            sense: None,
+            received_bytes: 0,
+            residual: Residual::None,
+        };
         let now = Verdict::Retry { after: Duration::ZERO, endless: true };
         for (outcome, verdict) in [
             (status(ScsiStatus::Good), Verdict::Done),
@@ -284,17 +315,39 @@ mod tests {
             ),
             (status(ScsiStatus::ReservationConflict), Verdict::Fail(disk::Error::Reservation)),
         ] {
-            assert_eq!(judge(&outcome, Transfer::None), verdict, "{outcome:?}");
+            assert_eq!(judge(&outcome, &synchronize_cache()), verdict, "{outcome:?}");
         }
         assert!(matches!(
-            judge(&status(ScsiStatus::Busy), Transfer::None),
+            judge(&status(ScsiStatus::Busy), &synchronize_cache()),
             Verdict::Retry { endless: true, .. }
         ));
     }
 
     #[test]
-    fn good_with_too_little_data_is_not_done() {
-        let short = Outcome::Status { status: ScsiStatus::Good, sense: None, received_bytes: 511 };
-        assert!(matches!(judge(&short, Transfer::In(512)), Verdict::Retry { endless: false, .. }));
+    fn good_with_another_amount_of_data_is_not_done() {
+        let good = |received_bytes, residual| Outcome::Status {
+            status: ScsiStatus::Good,
+            sense: None,
+            received_bytes,
+            residual,
+        };
+        let (read, ..) = encoded(Op::Read, 0, 1, 512);
+        let (write, ..) = encoded(Op::Write { fua: false }, 0, 1, 512);
+        let (discard, ..) = encoded(Op::Discard, 0, 8, 512);
+        for (outcome, command, done) in [
+            (good(512, Residual::None), read, true),
+            (good(511, Residual::None), read, false),
+            (good(512, Residual::Overflow(512)), read, false),
+            (good(0, Residual::None), write, true),
+            (good(0, Residual::Overflow(0)), write, true),
+            (good(0, Residual::Overflow(1)), write, false),
+            (good(0, Residual::Underflow(512)), write, false),
+            // The list of an UNMAP may be counted or not.
+            (good(0, Residual::Underflow(24)), discard, true),
+        ] {
+            let verdict = judge(&outcome, &command);
+            let again = matches!(verdict, Verdict::Retry { endless: false, .. });
+            assert_eq!((verdict == Verdict::Done, again), (done, !done), "{outcome:?}");
+        }
     }
 }

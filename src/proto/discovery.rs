@@ -60,7 +60,11 @@ impl Discovery {
             match happened {
                 Happened::LoggedIn(_) => self.initiator.send_targets(),
                 Happened::Text(text) => self.targets = Some(targets(&text)?),
-                Happened::Finished(_) | Happened::LoggedOut => {}
+                Happened::Leave { .. } => return Err(Error::TargetClosing),
+                Happened::Finished(_)
+                | Happened::LoggedOut
+                | Happened::Managed { .. }
+                | Happened::Attention(_) => {}
             }
         }
         Ok(())
@@ -72,8 +76,8 @@ impl Discovery {
     }
 
     /// `count` bytes of them went out.
-    pub fn sent(&mut self, count: usize) {
-        self.initiator.sent(count, &mut self.tasks);
+    pub fn sent(&mut self, count: usize, now: Instant) {
+        self.initiator.sent(count, now, &mut self.tasks);
     }
 
     /// When [`Discovery::handle_timeout`] is due.

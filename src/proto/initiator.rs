@@ -7,6 +7,16 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+mod data_out;
+mod keep_alive;
+mod management;
+mod unasked;
+mod watch;
+
+use self::data_out::{BURSTS_MAX, Burst};
+use self::keep_alive::{Due, KeepAlive};
+use self::management::Managing;
+use self::watch::Watch;
 use super::Error;
 use super::chap::Challenge;
 use super::command::{Outcome, Transfer};
@@ -16,8 +26,8 @@ use super::task::{Chunk, Slot, TaskTable};
 use super::window::CommandWindow;
 use crate::wire::frame::{DataEnd, FrameError, Reader, Writer};
 use crate::wire::pdu::{
-    AsyncMessage, DataIn, DataOut, Itt, LoginResponse, LogoutRequest, NopIn, NopOut, R2t, Response,
-    ScsiCommand, ScsiResponse, StatusSns, TaskAttribute, TextRequest, TextResponse, Ttt,
+    DataIn, Itt, LoginResponse, LogoutRequest, NopOut, Response, ScsiCommand, ScsiResponse,
+    TaskAttribute, TextRequest, TextResponse, Ttt,
 };
 use crate::wire::scsi::{ScsiStatus, Sense};
 use crate::wire::serial::Sn;
@@ -32,6 +42,11 @@ pub struct Patience {
     pub idle: Duration,
     /// How long its answer to that may take.
     pub ping: Duration,
+    /// How long a command may go without any progress before the target is told to give it up. It
+    /// doubles each time for the same request.
+    pub command: Duration,
+    /// How long the answer to that may take.
+    pub management: Duration,
 }
 
 impl Default for Patience {
@@ -41,6 +56,8 @@ impl Default for Patience {
             login: Duration::from_secs(60),
             idle: Duration::from_secs(5),
             ping: Duration::from_secs(5),
+            command: Duration::from_secs(30),
+            management: Duration::from_secs(10),
         }
     }
 }
@@ -56,6 +73,13 @@ pub(super) enum Happened {
     Text(Vec<u8>),
     /// The target confirmed the logout.
     LoggedOut,
+    /// The task management function is over: done, or not.
+    Managed { done: bool },
+    /// The unit tells about itself without being asked.
+    Attention(Sense),
+    /// The target wants the session to end: with a logout within this time, or it ends it itself;
+    /// and how long to stay away.
+    Leave { within: Option<Duration>, wait: Duration },
 }
 
 /// Tags of PDUs that are no SCSI commands: above all slots, see [`super::task::SLOTS_MAX`].
@@ -71,9 +95,6 @@ const DIRECT_BYTES_MIN: u32 = 4096;
 
 /// Room for headers and small data that wait to be sent.
 const STAGE_BYTES: usize = 32 * 1024;
-
-/// Most R2Ts that may be open for all tasks together; a target that opens more is not sane.
-const BURSTS_MAX: usize = 4096;
 
 /// Most text of one exchange in the full feature phase: some thousand targets.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -99,12 +120,15 @@ pub(super) struct Initiator {
     exp_stat_sn: Sn,
     text: Vec<u8>,
     happened: VecDeque<Happened>,
-    heard: Option<Instant>,
-    pinged: Option<Instant>,
-    /// The ping waits behind data.
-    ping_waits: bool,
-    /// Some of that data has gone since the last look.
-    moved: bool,
+    keep_alive: KeepAlive,
+    watch: Watch,
+    managing: Option<Managing>,
+    /// Task management functions that were ever asked for.
+    functions: u16,
+    /// The target's ping that is not yet answered.
+    owed: Option<(u64, Ttt)>,
+    /// When bytes last went out.
+    sent_at: Option<Instant>,
 }
 
 enum Phase {
@@ -130,18 +154,6 @@ enum Receiving {
     },
 }
 
-/// Data that the target is waiting for.
-struct Burst {
-    slot: Slot,
-    itt: Itt,
-    ttt: Ttt,
-    lun: u64,
-    data_sn: Sn,
-    /// Next byte to send, from the beginning of the command's data.
-    offset: u32,
-    remaining: u32,
-}
-
 impl Initiator {
     /// A connection for at most `slots` tasks that takes data segments of `max_recv_bytes`.
     pub(super) fn new(patience: Patience, slots: usize, max_recv_bytes: u32) -> Initiator {
@@ -162,24 +174,23 @@ impl Initiator {
             exp_stat_sn: Sn(0),
             text: Vec::new(),
             happened: VecDeque::with_capacity(slots + 8),
-            heard: None,
-            pinged: None,
-            ping_waits: false,
-            moved: false,
+            keep_alive: KeepAlive::NONE,
+            watch: Watch::new(slots),
+            managing: None,
+            functions: 0,
+            owed: None,
+            sent_at: None,
         }
     }
 
     /// The transport is up: begins the login.
     pub(super) fn connected(&mut self, config: &LoginConfig, challenge: Challenge, now: Instant) {
+        self.disconnected();
         self.reader.reset(LOGIN_DATA_SEGMENT_BYTES_MAX);
-        self.writer.reset(|_| ());
         self.receiving = Receiving::Header;
         self.direct = false;
-        self.bursts.clear();
         self.text.clear();
-        self.happened.clear();
-        (self.heard, self.pinged) = (Some(now), None);
-        (self.ping_waits, self.moved) = (false, false);
+        self.keep_alive.begin(now);
         let (login, request, text) = Login::start(config, challenge, self.algorithms, Sn(1));
         self.writer.push(&request.emit(), text.as_bytes());
         let deadline = now + self.patience.login;
@@ -193,6 +204,8 @@ impl Initiator {
         self.writer.reset(|_| ());
         self.bursts.clear();
         self.happened.clear();
+        self.watch.reset();
+        (self.managing, self.owed, self.sent_at) = (None, None, None);
     }
 
     /// Before [`Initiator::disconnected`], after an error: whether the next login should follow at
@@ -208,6 +221,10 @@ impl Initiator {
     /// Whether commands can be sent.
     pub(super) fn is_logged_in(&self) -> bool {
         matches!(self.phase, Phase::FullFeature)
+    }
+
+    fn is_full_feature(&self) -> bool {
+        matches!(self.phase, Phase::FullFeature | Phase::InLogout { .. })
     }
 
     /// What was agreed on at login.
@@ -229,9 +246,10 @@ impl Initiator {
     }
 
     /// Sends the command of a task, with as much of its data as may go unasked.
-    pub(super) fn issue(&mut self, slot: Slot, lun: u64, tasks: &mut TaskTable) {
+    pub(super) fn issue(&mut self, slot: Slot, lun: u64, now: Instant, tasks: &mut TaskTable) {
         debug_assert!(self.can_issue());
-        let itt = tasks.take_off(slot);
+        let itt = tasks.take_off(slot, now);
+        self.watch.issued(slot, itt, self.patience.command, tasks);
         let task = tasks.task_mut(slot);
         let (read, write, expected_data_bytes) = match task.command.transfer {
             Transfer::None => (false, false, 0),
@@ -243,6 +261,9 @@ impl Initiator {
         let unasked = outgoing.min(agreed.first_burst_bytes);
         let immediate = if agreed.immediate_data { unasked.min(agreed.max_send_bytes) } else { 0 };
         let unsolicited = if agreed.initial_r2t { 0 } else { unasked - immediate };
+        let cmd_sn = self.window.advance();
+        let flight = task.flight.as_mut().expect("it has just taken off");
+        (flight.cmd_sn, flight.asked) = (cmd_sn, immediate + unsolicited);
         let bhs = ScsiCommand {
             immediate: false,
             final_pdu: unsolicited == 0,
@@ -252,7 +273,7 @@ impl Initiator {
             lun,
             itt,
             expected_data_bytes,
-            cmd_sn: self.window.advance(),
+            cmd_sn,
             exp_stat_sn: self.exp_stat_sn,
             cdb: task.command.cdb,
             data_bytes: immediate,
@@ -277,39 +298,6 @@ impl Initiator {
                 offset: immediate,
                 remaining: unsolicited,
             });
-        }
-    }
-
-    /// Turns data that the target waits for into Data-Out PDUs, as long as there is room.
-    pub(super) fn pump(&mut self, tasks: &mut TaskTable) {
-        while self.writer.has_room(0) {
-            let Some(burst) = self.bursts.front_mut() else { return };
-            let len = burst.remaining.min(self.negotiated.max_send_bytes);
-            let final_pdu = len == burst.remaining;
-            let bhs = DataOut {
-                final_pdu,
-                lun: burst.lun,
-                itt: burst.itt,
-                ttt: burst.ttt,
-                exp_stat_sn: self.exp_stat_sn,
-                data_sn: burst.data_sn,
-                buffer_offset: burst.offset,
-                data_bytes: len,
-            }
-            .emit();
-            let slot = burst.slot;
-            let task = tasks.task_mut(slot);
-            let chunk = Chunk { slot, start: task.base + burst.offset, len };
-            burst.data_sn = burst.data_sn.next();
-            burst.offset += len;
-            burst.remaining -= len;
-            let flight = task.flight.as_mut().expect("a burst belongs to a task in flight");
-            flight.unsent += 1;
-            if final_pdu {
-                flight.bursts -= 1;
-                self.bursts.pop_front();
-            }
-            self.writer.push_payload(&bhs, chunk, tasks.bytes(chunk));
         }
     }
 
@@ -369,11 +357,13 @@ impl Initiator {
         now: Instant,
         tasks: &mut TaskTable,
     ) -> Result<(), Error> {
-        (self.heard, self.pinged) = (Some(now), None);
+        self.keep_alive.heard(now);
         match &mut self.receiving {
-            Receiving::Place { slot, at, .. } if self.direct => {
+            Receiving::Place { data_in, slot, at } if self.direct => {
                 self.reader.took_direct(&tasks.task(*slot).buffer[*at..][..count]);
                 *at += count;
+                let itt = data_in.itt;
+                self.moved(itt, now, tasks);
             }
             _ => self.reader.filled(count),
         }
@@ -389,7 +379,9 @@ impl Initiator {
                     return Ok(false);
                 };
                 self.receiving = match Response::parse(&bhs)? {
-                    Response::DataIn(data_in) => self.place(data_in, tasks)?,
+                    Response::DataIn(data_in) if !self.is_void(data_in.itt, tasks) => {
+                        self.place(data_in, tasks)?
+                    }
                     response => Receiving::Scratch { response, filled: 0 },
                 };
                 debug_assert!(header.data_bytes as usize <= self.scratch.len());
@@ -410,7 +402,7 @@ impl Initiator {
                 let Some(end) = self.reader.poll_end() else { return Ok(false) };
                 self.receiving = Receiving::Header;
                 good(end)?;
-                self.handle_data_in(&data_in, slot, tasks);
+                self.handle_data_in(&data_in, slot, now, tasks)?;
                 Ok(true)
             }
         }
@@ -419,7 +411,7 @@ impl Initiator {
     /// Finds the place for the data of a Data-In; nothing is written before all of it is checked.
     fn place(&self, data_in: DataIn, tasks: &TaskTable) -> Result<Receiving, Error> {
         let misbehaved = |rule| Err(Error::PeerMisbehaved { pdu: "SCSI Data-In", rule });
-        if !self.is_logged_in() {
+        if !self.is_full_feature() {
             return misbehaved("comes outside the full feature phase");
         }
         let Some(slot) = tasks.find(data_in.itt) else {
@@ -447,18 +439,40 @@ impl Initiator {
         Ok(Receiving::Place { data_in, slot, at })
     }
 
-    fn handle_data_in(&mut self, data_in: &DataIn, slot: Slot, tasks: &mut TaskTable) {
+    /// Data has moved for the command with this tag.
+    fn moved(&mut self, itt: Itt, now: Instant, tasks: &mut TaskTable) {
+        let slot = tasks.find(itt);
+        if let Some(flight) = slot.and_then(|slot| tasks.task_mut(slot).flight.as_mut()) {
+            flight.moved = now;
+            self.watch.moved(itt, now, tasks);
+        }
+    }
+
+    /// Whether a command was given up by the target, so that a PDU about it means nothing.
+    fn is_void(&self, itt: Itt, tasks: &TaskTable) -> bool {
+        self.is_full_feature() && tasks.is_renounced(itt)
+    }
+
+    fn handle_data_in(
+        &mut self,
+        data_in: &DataIn,
+        slot: Slot,
+        now: Instant,
+        tasks: &mut TaskTable,
+    ) -> Result<(), Error> {
         self.window.update(&data_in.sns);
         let flight = tasks.task_mut(slot).flight.as_mut().expect("it was placed for a flight");
         flight.received += data_in.data_bytes;
         flight.data_sn = flight.data_sn.next();
         let received_bytes = flight.received;
+        self.moved(data_in.itt, now, tasks);
         if let Some(status) = data_in.status {
-            self.count_status(&data_in.sns);
-            let status = ScsiStatus::from_code(status);
-            let outcome = Outcome::Status { status, sense: None, received_bytes };
-            self.finish(slot, outcome, tasks);
+            self.count_status(&data_in.sns)?;
+            let (status, residual) = (ScsiStatus::from_code(status), data_in.residual);
+            let outcome = Outcome::Status { status, sense: None, received_bytes, residual };
+            self.finish(slot, outcome, now, tasks);
         }
+        Ok(())
     }
 
     fn handle(
@@ -472,31 +486,37 @@ impl Initiator {
         if let Response::Login(response) = response {
             return self.handle_login(&response, data_bytes, now);
         }
-        if !matches!(self.phase, Phase::FullFeature | Phase::InLogout { .. }) {
+        if !self.is_full_feature() {
             return misbehaved("PDU", "must wait until the login is over");
         }
         match response {
-            Response::ScsiResponse(response) => self.handle_status(&response, data_bytes, tasks),
-            Response::R2t(r2t) => self.handle_r2t(&r2t, tasks),
+            Response::ScsiResponse(response) => {
+                self.handle_status(&response, data_bytes, now, tasks)
+            }
+            Response::R2t(r2t) => self.handle_r2t(&r2t, now, tasks),
             Response::NopIn(nop) => self.handle_nop(&nop),
             Response::Text(response) => self.handle_text(&response, data_bytes),
             Response::Logout(response) => {
-                self.count_status(&response.sns);
+                self.count_status(&response.sns)?;
+                if response.itt != LOGOUT_ITT || self.is_logged_in() {
+                    return misbehaved("Logout Response", "answers a request never made");
+                }
                 self.happened.push_back(Happened::LoggedOut);
                 Ok(())
             }
-            Response::AsyncMessage(message) => self.handle_async(&message),
-            Response::Reject(reject) => {
-                self.count_status(&reject.sns);
-                Err(Error::Rejected { reason: reject.reason })
-            }
-            Response::TaskManagement(_) => {
-                misbehaved("Task Management Function Response", "answers a request never made")
-            }
+            Response::AsyncMessage(message) => self.handle_async(&message, data_bytes),
+            Response::Reject(reject) => self.handle_reject(&reject, data_bytes, now, tasks),
+            Response::TaskManagement(response) => self.handle_management(&response, now, tasks),
             Response::Unknown(_) => misbehaved("PDU", "has an opcode that no target may send"),
-            Response::Login(_) | Response::DataIn(_) => {
-                unreachable!("login responses and data were handled before")
-            }
+            // Of a command that the target was made to give up; all other data is placed.
+            Response::DataIn(data_in) => match data_in.status {
+                Some(_) => self.count_status(&data_in.sns),
+                None => {
+                    self.window.update(&data_in.sns);
+                    Ok(())
+                }
+            },
+            Response::Login(_) => unreachable!("login responses were handled before"),
         }
     }
 
@@ -537,9 +557,13 @@ impl Initiator {
         &mut self,
         response: &ScsiResponse,
         data_bytes: usize,
+        now: Instant,
         tasks: &mut TaskTable,
     ) -> Result<(), Error> {
-        self.count_status(&response.sns);
+        self.count_status(&response.sns)?;
+        if self.is_void(response.itt, tasks) {
+            return Ok(());
+        }
         let misbehaved = |rule| Err(Error::PeerMisbehaved { pdu: "SCSI Response", rule });
         let Some(slot) = tasks.find(response.itt) else {
             return misbehaved("belongs to no command");
@@ -553,77 +577,17 @@ impl Initiator {
                 status: ScsiStatus::from_code(response.status),
                 sense: sense(&self.scratch[..data_bytes]),
                 received_bytes: flight.received,
+                residual: response.residual,
             }
         } else {
             Outcome::TargetFailure(response.response)
         };
-        self.finish(slot, outcome, tasks);
-        Ok(())
-    }
-
-    fn handle_r2t(&mut self, r2t: &R2t, tasks: &mut TaskTable) -> Result<(), Error> {
-        self.window.update(&r2t.sns);
-        let misbehaved = |rule| Err(Error::PeerMisbehaved { pdu: "Ready To Transfer", rule });
-        let Some(slot) = tasks.find(r2t.itt) else { return misbehaved("belongs to no command") };
-        let task = tasks.task_mut(slot);
-        let Transfer::Out(total) = task.command.transfer else {
-            return misbehaved("asks for the data of a command that writes nothing");
-        };
-        let flight = task.flight.as_mut().expect("the task was found in flight");
-        let end = r2t.buffer_offset.checked_add(r2t.desired_bytes);
-        if r2t.desired_bytes == 0 || end.is_none_or(|end| end > total) {
-            return misbehaved("asks for bytes outside the command's data");
-        }
-        if r2t.desired_bytes > self.negotiated.max_burst_bytes {
-            return misbehaved("asks for more than MaxBurstLength");
-        }
-        if r2t.ttt == Ttt::RESERVED {
-            return misbehaved("has the reserved Target Transfer Tag");
-        }
-        if flight.outcome.is_some() || r2t.r2t_sn != flight.r2t_sn {
-            return misbehaved("has an R2TSN out of order");
-        }
-        if self.bursts.len() >= BURSTS_MAX {
-            return misbehaved("is one of too many at once");
-        }
-        flight.r2t_sn = flight.r2t_sn.next();
-        flight.bursts += 1;
-        self.bursts.push_back(Burst {
-            slot,
-            itt: r2t.itt,
-            ttt: r2t.ttt,
-            lun: r2t.lun,
-            data_sn: Sn(0),
-            offset: r2t.buffer_offset,
-            remaining: r2t.desired_bytes,
-        });
-        Ok(())
-    }
-
-    fn handle_nop(&mut self, nop: &NopIn) -> Result<(), Error> {
-        if nop.itt != Itt::RESERVED {
-            self.count_status(&nop.sns);
-        } else {
-            self.window.update(&nop.sns);
-        }
-        // An answer is wanted. If the stage is full the target gets none, and sees our data then.
-        if nop.ttt != Ttt::RESERVED && self.writer.has_room(0) {
-            let answer = NopOut {
-                immediate: true,
-                lun: nop.lun,
-                itt: Itt::RESERVED,
-                ttt: nop.ttt,
-                cmd_sn: self.window.cmd_sn(),
-                exp_stat_sn: self.exp_stat_sn,
-                data_bytes: 0,
-            };
-            self.writer.push(&answer.emit(), &[]);
-        }
+        self.finish(slot, outcome, now, tasks);
         Ok(())
     }
 
     fn handle_text(&mut self, response: &TextResponse, data_bytes: usize) -> Result<(), Error> {
-        self.count_status(&response.sns);
+        self.count_status(&response.sns)?;
         let misbehaved = |rule| Err(Error::PeerMisbehaved { pdu: "Text Response", rule });
         if response.itt != TEXT_ITT {
             return misbehaved("answers a request never made");
@@ -640,28 +604,15 @@ impl Initiator {
         Ok(())
     }
 
-    fn handle_async(&mut self, message: &AsyncMessage) -> Result<(), Error> {
-        self.count_status(&message.sns);
-        match message.event {
-            // A SCSI event: what it is about comes again as a unit attention.
-            0 => Ok(()),
-            // Log out, will drop, negotiate again: a new connection is the answer to each.
-            1..=4 => Err(Error::TargetClosing),
-            _ => Ok(()),
+    fn finish(&mut self, slot: Slot, outcome: Outcome, now: Instant, tasks: &mut TaskTable) {
+        if outcome != Outcome::Renounced {
+            self.watch.moved(tasks.itt(slot), now, tasks);
         }
-    }
-
-    fn finish(&mut self, slot: Slot, outcome: Outcome, tasks: &mut TaskTable) {
         let flight = tasks.task_mut(slot).flight.as_mut().expect("only a flight can finish");
         flight.outcome = Some(outcome);
         if flight.is_over() {
             self.happened.push_back(Happened::Finished(slot));
         }
-    }
-
-    fn count_status(&mut self, sns: &StatusSns) {
-        self.window.update(sns);
-        self.exp_stat_sn = sns.stat_sn.next();
     }
 
     /// The next bytes for the transport; returns how many of `slices` were filled.
@@ -670,61 +621,79 @@ impl Initiator {
     }
 
     /// `count` bytes of them went out.
-    pub(super) fn sent(&mut self, count: usize, tasks: &mut TaskTable) {
-        let happened = &mut self.happened;
+    pub(super) fn sent(&mut self, count: usize, now: Instant, tasks: &mut TaskTable) {
+        let (happened, watch) = (&mut self.happened, &mut self.watch);
         self.writer.sent(count, |chunk| {
             let flight = tasks.task_mut(chunk.slot).flight.as_mut();
             let flight = flight.expect("a chunk belongs to a task in flight");
             flight.unsent -= 1;
+            flight.moved = now;
             if flight.is_over() {
                 happened.push_back(Happened::Finished(chunk.slot));
             }
+            watch.moved(tasks.itt(chunk.slot), now, tasks);
         });
-        if self.ping_waits && count > 0 {
-            (self.moved, self.ping_waits) = (true, !self.writer.is_empty());
+        if count > 0 {
+            self.sent_at = Some(now);
+            self.keep_alive.sent(self.writer.is_empty());
         }
     }
 
-    /// When [`Initiator::handle_timeout`] is due.
+    /// When [`Initiator::handle_timeout`] or [`Initiator::stuck`] is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Closed => None,
             Phase::InLogin { deadline, .. } | Phase::InLogout { deadline } => Some(deadline),
-            Phase::FullFeature => match (self.pinged, self.heard) {
-                (Some(pinged), _) => Some(pinged + self.patience.ping),
-                (None, Some(heard)) => Some(heard + self.patience.idle),
-                (None, None) => None,
-            },
+            Phase::FullFeature => {
+                let watch = if self.managing.is_some() { None } else { self.watch.deadline() };
+                let managing = self.managing_deadline();
+                let keep_alive = self.keep_alive.deadline(&self.patience);
+                keep_alive.into_iter().chain(watch).chain(managing).min()
+            }
         }
     }
 
     /// Time has passed: asks a silent target whether it is there, or gives the connection up.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
-        if self.next_deadline().is_none_or(|deadline| now < deadline) {
-            return Ok(());
-        }
         let timed_out = |waiting_for, after| Err(Error::TimedOut { waiting_for, after });
+        let patience = self.patience;
         match self.phase {
-            Phase::Closed => Ok(()),
-            Phase::InLogin { .. } => timed_out("answer to the login", self.patience.login),
-            Phase::InLogout { .. } => timed_out("answer to the logout", self.patience.ping),
-            Phase::FullFeature if self.pinged.is_some() && std::mem::take(&mut self.moved) => {
-                // Much data on a slow line: the ping stands behind it.
-                self.pinged = Some(now);
-                Ok(())
+            Phase::InLogin { deadline, .. } if deadline <= now => {
+                timed_out("answer to the login", patience.login)
             }
-            Phase::FullFeature if self.pinged.is_some() => {
-                timed_out("sign of life", self.patience.idle + self.patience.ping)
+            Phase::InLogout { deadline } if deadline <= now => {
+                timed_out("answer to the logout", patience.ping)
             }
             Phase::FullFeature => {
-                self.pinged = Some(now);
-                (self.ping_waits, self.moved) = (!self.writer.is_empty(), false);
-                if self.writer.has_room(0) {
-                    self.ping();
+                let is_empty = self.writer.is_empty();
+                match self.keep_alive.handle_timeout(&patience, is_empty, now) {
+                    Due::Silent => return timed_out("sign of life", patience.idle + patience.ping),
+                    Due::Ping if self.writer.has_room(0) => self.ping(),
+                    Due::Ping | Due::Nothing => {}
                 }
+                self.handle_managing_timeout(now);
                 Ok(())
             }
+            _ => Ok(()),
         }
+    }
+
+    /// Look for such commands again at this time.
+    pub(super) fn look_at(&mut self, then: Instant) {
+        self.watch.look_at(then);
+    }
+
+    /// The first command that has made no progress for too long, and for how long.
+    pub(super) fn stuck(&mut self, now: Instant, tasks: &TaskTable) -> Option<(Slot, Duration)> {
+        if !self.is_logged_in() || self.managing.is_some() {
+            return None;
+        }
+        if self.keep_alive.is_asking(now) && self.watch.deadline().is_some_and(|look| look <= now) {
+            // Is anybody there at all? That is decided first.
+            self.watch.look_at(now + self.patience.ping / 2);
+            return None;
+        }
+        self.watch.stuck(self.patience.command, now, tasks)
     }
 
     fn ping(&mut self) {

@@ -83,6 +83,8 @@ pub(super) struct Probe {
     provisioning: Option<LogicalBlockProvisioning>,
     mode: Option<ModeParameters>,
     lun: u64,
+    /// Unit attentions that came in between.
+    attentions: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +107,12 @@ pub(super) enum Next {
     /// That is all.
     Found(Disk),
 }
+
+/// Unit attentions that may come at once: several conditions may wait to be told.
+const ATTENTIONS_AT_ONCE: u32 = 8;
+
+/// The pause after each that comes on top of them.
+const ATTENTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// VPD pages in the order in which they are asked for.
 const PAGES: [u8; 6] = [
@@ -129,6 +137,7 @@ impl Probe {
             characteristics: None,
             provisioning: None,
             mode: None,
+            attentions: 0,
             lun,
         }
     }
@@ -166,16 +175,16 @@ impl Probe {
         transfer_bytes_max: u32,
     ) -> Result<Next, Error> {
         let (status, sense, received_bytes) = match outcome {
-            Outcome::Status { status, sense, received_bytes } => {
+            Outcome::Status { status, sense, received_bytes, .. } => {
                 (*status, *sense, *received_bytes as usize)
             }
-            Outcome::TargetFailure(_) => return Ok(Next::Wait(Duration::from_secs(1))),
+            _ => return Ok(Next::Wait(Duration::from_secs(1))),
         };
         match status {
             ScsiStatus::Good => self.take(&buffer[..received_bytes.min(buffer.len())])?,
             ScsiStatus::CheckCondition => match sense.map(|sense| sense.key) {
                 // Tells of a reset, a new configuration; the command itself was not looked at.
-                Some(SenseKey::UnitAttention) => return Ok(Next::Command),
+                Some(SenseKey::UnitAttention) => return Ok(self.begin_again()),
                 Some(SenseKey::IllegalRequest) => self.refused(sense)?,
                 Some(SenseKey::NotReady) | None => return Ok(Next::Wait(Duration::from_secs(1))),
                 Some(_) => return Ok(Next::Wait(Duration::from_secs(1))),
@@ -187,6 +196,13 @@ impl Probe {
             return Ok(Next::Found(self.found(transfer_bytes_max)?));
         }
         Ok(Next::Command)
+    }
+
+    /// What was found out before may not hold any more.
+    fn begin_again(&mut self) -> Next {
+        let attentions = self.attentions + 1;
+        *self = Probe { attentions, ..Probe::new(self.lun) };
+        if attentions <= ATTENTIONS_AT_ONCE { Next::Command } else { Next::Wait(ATTENTION_PAUSE) }
     }
 
     fn take(&mut self, data: &[u8]) -> Result<(), Error> {

@@ -8,9 +8,18 @@
 //!
 //! The driving contract is that of [`crate::proto`].
 
+mod look;
+mod pace;
+mod recovery;
+mod replay;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::pace::Pace;
+pub use self::pace::Retry;
+pub use self::recovery::{Reason, Rung};
+use self::replay::{OWN_SLOTS, Upkeep};
 use super::Error;
 use super::chap::Challenge;
 use super::command::{Outcome, Verdict, encode, judge, synchronize_cache};
@@ -18,11 +27,8 @@ use super::disk::{self, Buffer, Completion, Op, Request};
 use super::initiator::{Happened, Initiator, Patience};
 use super::login::{LoggedIn, LoginConfig};
 use super::params::Negotiated;
-use super::probe::{Disk, Next, PROBE_BYTES, Probe};
+use super::probe::{Disk, PROBE_BYTES, Probe};
 use super::task::{Owner, Slot, Task, TaskTable, Work};
-use replay::{OWN_SLOTS, Upkeep};
-
-mod replay;
 
 /// What a session is for.
 #[derive(Clone, Debug)]
@@ -42,28 +48,6 @@ pub struct SessionConfig {
     /// Memory for copies of completed writes that a volatile cache may lose, in bytes: made when
     /// a disk with such a cache is found. When half of it is used the session flushes by itself.
     pub unflushed_bytes_max: u32,
-}
-
-/// How soon to connect again after a failure: at once if the connection had worked, then after
-/// `first`, doubling up to `max`, for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// First pause.
-    pub first: Duration,
-    /// Longest pause as long as the disk was never there: at boot.
-    pub max: Duration,
-    /// Longest pause once the disk was there: a machine waits for its root.
-    pub max_live: Duration,
-}
-
-impl Default for Retry {
-    fn default() -> Retry {
-        Retry {
-            first: Duration::from_secs(1),
-            max: Duration::from_secs(30),
-            max_live: Duration::from_secs(5),
-        }
-    }
 }
 
 /// What the session wants from its driver, or wants it to know.
@@ -93,6 +77,19 @@ pub enum Event {
         /// How long until the next attempt.
         retry_after: Duration,
     },
+    /// A request got no answer, or no good one; the session does something about it, and the
+    /// request waits.
+    Recovering {
+        /// What is being done.
+        rung: Rung,
+        /// Why.
+        reason: Reason,
+    },
+    /// The disk has changed in a way that one can live with.
+    Changed {
+        /// What has changed, and what follows: a sentence part.
+        what: Box<str>,
+    },
     /// A request failed for good; it was completed with an error.
     RequestFailed {
         /// What it was.
@@ -119,9 +116,6 @@ pub enum Event {
 /// Longest time that a transport may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a command is sent that the target keeps aborting.
-const TRIES_MAX: u32 = 20;
-
 enum State {
     /// Waiting for the next attempt.
     XptWait { deadline: Instant },
@@ -131,8 +125,10 @@ enum State {
     InLogin { probe: Option<Probe> },
     /// What the target may have lost is being written again, from copy number `next` on.
     Replaying { next: usize },
-    /// Requests are being served.
-    LoggedIn,
+    /// Requests are being served, as long as there is no probe: something may have changed.
+    LoggedIn { probe: Option<Probe> },
+    /// The target wants us to leave: what is in flight until then, then the logout.
+    LogoutRequested { until: Instant, wait: Duration, sent: bool },
     /// The session is to end: everything in flight, then the logout.
     InLogout { sent: bool },
     /// Over.
@@ -157,6 +153,11 @@ pub struct Session {
     probe_buffer: Option<Buffer>,
     upkeep: Upkeep,
     reconnects: u64,
+    pace: Pace,
+    /// The task management function under way is about the whole unit.
+    resetting: bool,
+    /// Blocks that the unit had when it was last looked at.
+    blocks: u64,
 }
 
 impl Session {
@@ -178,6 +179,9 @@ impl Session {
             probe_buffer: Some(vec![0; PROBE_BYTES].into()),
             upkeep: Upkeep::new(config.requests_max),
             reconnects: 0,
+            pace: Pace::new(slots),
+            resetting: false,
+            blocks: 0,
             config,
         }
     }
@@ -189,7 +193,7 @@ impl Session {
 
     /// Whether requests are being served at the moment.
     pub fn is_logged_in(&self) -> bool {
-        matches!(self.state, State::LoggedIn)
+        matches!(self.state, State::LoggedIn { .. })
     }
 
     /// What was agreed on at the last login.
@@ -224,10 +228,11 @@ impl Session {
     /// Ends the session: nothing more is taken, what is in flight is finished, then it logs out.
     pub fn log_out(&mut self, now: Instant) {
         match self.state {
-            State::LoggedIn => {
+            State::LoggedIn { .. } => {
                 self.state = State::InLogout { sent: false };
                 self.pump(now);
             }
+            State::LogoutRequested { sent, .. } => self.state = State::InLogout { sent },
             State::InLogout { .. } => {}
             State::Free => self.events.push_back(Event::LoggedOut),
             _ => {
@@ -273,7 +278,8 @@ impl Session {
     pub fn handle_disconnected(&mut self, error: Error, now: Instant) {
         match self.state {
             State::XptWait { .. } | State::Free => {}
-            State::InLogout { sent: true } => self.logged_out(),
+            State::InLogout { sent: true } => self.logged_out(now),
+            State::LogoutRequested { sent: true, .. } => self.logged_out(now),
             _ => self.fail(error, now),
         }
     }
@@ -309,14 +315,11 @@ impl Session {
                 let error = Error::TimedOut { waiting_for: "connection", after: CONNECT_TIMEOUT };
                 self.fail(error, now);
             }
-            _ if self.has_transport() => {
-                if let Err(error) = self.initiator.handle_timeout(now) {
-                    self.fail(error, now);
-                } else {
-                    self.pump(now);
-                }
-            }
-            _ => {}
+            State::XptWait { .. } | State::Connecting { .. } | State::Free => {}
+            _ => match self.handle_initiator_timeout(now) {
+                Ok(()) => self.pump(now),
+                Err(error) => self.fail(error, now),
+            },
         }
     }
 
@@ -325,6 +328,9 @@ impl Session {
         let own = match self.state {
             State::XptWait { deadline } | State::Connecting { deadline } => Some(deadline),
             State::Free => None,
+            State::LogoutRequested { until, sent: false, .. } => {
+                self.initiator.next_deadline().into_iter().chain([until]).min()
+            }
             _ => self.initiator.next_deadline(),
         };
         let delayed = self.delayed.iter().filter_map(|slot| self.tasks.task(*slot).not_before);
@@ -340,7 +346,7 @@ impl Session {
     /// `count` bytes of them went out.
     pub fn sent(&mut self, count: usize, now: Instant) {
         if self.has_transport() {
-            self.initiator.sent(count, &mut self.tasks);
+            self.initiator.sent(count, now, &mut self.tasks);
             self.drain_happened(now);
             self.pump(now);
         }
@@ -362,7 +368,12 @@ impl Session {
 
     /// The connection is over; everything that was in flight waits again.
     fn fail(&mut self, error: Error, now: Instant) {
-        let was_live = matches!(self.state, State::LoggedIn | State::InLogout { .. });
+        self.fail_for(error, Duration::ZERO, now);
+    }
+
+    /// The same, and nothing for a while.
+    fn fail_for(&mut self, error: Error, wait: Duration, now: Instant) {
+        let was_live = matches!(self.state, State::LoggedIn { .. } | State::LogoutRequested { .. });
         if matches!(self.state, State::InLogout { .. }) {
             // Whoever wants to leave is not held back by a target that is gone.
             self.give_up();
@@ -374,7 +385,8 @@ impl Session {
         if was_live {
             self.away_since = Some(now);
         }
-        let retry_after = if falls_back { Duration::ZERO } else { self.pause(was_live) };
+        let pause = if falls_back { Duration::ZERO } else { self.pause(was_live) };
+        let retry_after = pause.max(wait);
         self.attempts += 1;
         self.state = State::XptWait { deadline: now + retry_after };
         self.events.push_back(Event::Trouble { error, attempt: self.attempts, retry_after });
@@ -394,6 +406,8 @@ impl Session {
 
     fn disconnect(&mut self) {
         self.initiator.disconnected();
+        self.tasks.forget_renounced();
+        self.resetting = false;
         self.events.push_back(Event::Disconnect);
         self.waiting.clear();
         self.delayed.clear();
@@ -433,49 +447,22 @@ impl Session {
                     Owner::Probe => self.finish_probe(slot, now),
                     _ => self.finish(slot, now),
                 },
-                Happened::LoggedOut => self.logged_out(),
+                Happened::LoggedOut => self.logged_out(now),
+                Happened::Managed { done } => self.handle_managed(done, now),
+                Happened::Attention(sense) => self.handle_attention(&sense),
+                Happened::Leave { within, wait } => self.handle_leave(within, wait, now),
                 Happened::Text(_) => {}
             }
         }
     }
 
-    fn logged_out(&mut self) {
+    fn logged_out(&mut self, now: Instant) {
+        if let State::LogoutRequested { wait, .. } = self.state {
+            return self.fail_for(Error::TargetClosing, wait, now);
+        }
         self.disconnect();
         self.state = State::Free;
         self.events.push_back(Event::LoggedOut);
-    }
-
-    fn send_probe(&mut self, not_before: Option<Instant>) {
-        let State::InLogin { probe: Some(probe) } = &self.state else { return };
-        let command = probe.command();
-        let buffer = self.probe_buffer.take().expect("one probe command at a time");
-        let work = Work::new(Op::Read, 0, 0);
-        let slot = self.tasks.insert(Owner::Probe, work, buffer);
-        let slot = slot.expect("a slot is kept for the probe");
-        let task = self.tasks.task_mut(slot);
-        (task.command, task.not_before) = (command, not_before);
-        match not_before {
-            None => self.waiting.push_front(slot),
-            Some(_) => self.delayed.push(slot),
-        }
-    }
-
-    fn finish_probe(&mut self, slot: Slot, now: Instant) {
-        let task = self.tasks.remove(slot);
-        let outcome = task.flight.and_then(|flight| flight.outcome);
-        let outcome = outcome.expect("a finished command has an outcome");
-        let State::InLogin { probe: Some(probe) } = &mut self.state else {
-            self.probe_buffer = Some(task.buffer);
-            return;
-        };
-        let next = probe.handle(&outcome, &task.buffer, self.config.transfer_bytes_max);
-        self.probe_buffer = Some(task.buffer);
-        match next {
-            Ok(Next::Command) => self.send_probe(None),
-            Ok(Next::Wait(pause)) => self.send_probe(Some(now + pause)),
-            Ok(Next::Found(disk)) => self.found(disk, now),
-            Err(error) => self.fail(error, now),
-        }
     }
 
     /// A command of a request, or of the session's own work on the blocks, is over.
@@ -489,13 +476,15 @@ impl Session {
         }
         let task = self.tasks.task_mut(slot);
         let work = &mut task.work;
-        let mut verdict = judge(&outcome, task.command.transfer);
+        let mut verdict = judge(&outcome, &task.command);
         if work.flushing && verdict == Verdict::Fail(disk::Error::Unsupported) {
             // A unit that does not know SYNCHRONIZE CACHE has no cache.
             verdict = Verdict::Done;
         }
         let result = match verdict {
             Verdict::Done => {
+                self.pace.handle_good();
+                (task.tries, task.again, task.timeouts) = (0, 0, 0);
                 if work.flushing {
                     Ok(())
                 } else {
@@ -504,7 +493,6 @@ impl Session {
                     if matches!(work.op, Op::Read | Op::Write { .. }) {
                         task.base += task.covered * 512;
                     }
-                    task.tries = 0;
                     let fua_by_command = self.disk.as_ref().is_some_and(|d| d.geometry.fua);
                     work.flushing = work.sectors == 0
                         && match work.op {
@@ -520,18 +508,8 @@ impl Session {
                     Ok(())
                 }
             }
-            Verdict::Retry { after, endless } => {
-                task.tries += u32::from(!endless);
-                if task.tries < TRIES_MAX {
-                    if after.is_zero() {
-                        self.waiting.push_front(slot);
-                    } else {
-                        task.not_before = Some(now + after);
-                        self.delayed.push(slot);
-                    }
-                    return;
-                }
-                Err(disk::Error::Io)
+            Verdict::Retry { .. } | Verdict::Fewer => {
+                return self.send_again(slot, &outcome, verdict, now);
             }
             Verdict::Fail(error) => Err(error),
         };
@@ -563,6 +541,12 @@ impl Session {
         }
     }
 
+    /// Commands that were sent and are not over, the session's own among them.
+    fn in_flight(&self) -> usize {
+        let resting = self.waiting.len() + self.delayed.len() + self.upkeep.parked();
+        self.tasks.len() - resting
+    }
+
     fn complete(&mut self, slot: Slot, result: Result<(), disk::Error>) {
         let Task { owner: Owner::Block(tag), buffer, .. } = self.tasks.remove(slot) else {
             unreachable!("only requests of the block layer are completed")
@@ -575,26 +559,40 @@ impl Session {
         self.replay(now);
         let own = match &self.state {
             State::InLogin { .. } | State::Replaying { .. } => true,
-            State::LoggedIn | State::InLogout { sent: false } => false,
+            State::LoggedIn { probe } => probe.is_some(),
+            State::LogoutRequested { sent: false, .. } | State::InLogout { sent: false } => false,
             _ => return,
         };
         self.maintain();
         self.wake_delayed(now);
         self.initiator.pump(&mut self.tasks);
-        while self.initiator.can_issue() {
-            let Some(slot) = self.waiting.front().copied() else { break };
-            if own && matches!(self.tasks.task(slot).owner, Owner::Block(_)) {
-                break;
-            }
-            self.waiting.pop_front();
+        while self.may_issue() {
+            // The block layer waits until it is known what the disk is, and all is as it was.
+            let fits =
+                |slot: &Slot| !own || !matches!(self.tasks.task(*slot).owner, Owner::Block(_));
+            let next = self.waiting.iter().position(fits);
+            let Some(slot) = next.and_then(|next| self.waiting.remove(next)) else { break };
             self.prepare(slot);
-            self.initiator.issue(slot, self.config.lun, &mut self.tasks);
+            self.initiator.issue(slot, self.config.lun, now, &mut self.tasks);
         }
         self.initiator.pump(&mut self.tasks);
-        if matches!(self.state, State::InLogout { sent: false }) && self.tasks.len() == 0 {
-            self.initiator.log_out(now);
-            self.state = State::InLogout { sent: true };
+        let in_flight = self.in_flight();
+        match &mut self.state {
+            State::InLogout { sent: sent @ false } if self.tasks.len() == 0 => *sent = true,
+            State::LogoutRequested { until, sent: sent @ false, .. }
+                if in_flight == 0 || *until <= now =>
+            {
+                *sent = true;
+            }
+            _ => return,
         }
+        self.initiator.log_out(now);
+    }
+
+    fn may_issue(&self) -> bool {
+        let is_leaving = matches!(self.state, State::LogoutRequested { .. });
+        let may_begin = !is_leaving && !self.resetting && self.pace.allows(self.in_flight());
+        may_begin && self.initiator.can_issue()
     }
 
     fn wake_delayed(&mut self, now: Instant) {

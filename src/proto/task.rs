@@ -77,10 +77,14 @@ pub(super) struct Task {
     pub(super) covered: u32,
     /// Order of submission, to restore it after a reconnect.
     pub(super) sequence: u64,
-    /// Times that it was sent and not done, without counting endless conditions.
+    /// Times in a row that it came back without being done.
+    pub(super) again: u32,
+    /// Those of them that are a sign that something is wrong.
     pub(super) tries: u32,
     /// For a flush: what it makes stable.
     pub(super) covers: Mark,
+    /// Times that it had no answer for too long.
+    pub(super) timeouts: u32,
     /// Do not send it before.
     pub(super) not_before: Option<Instant>,
     pub(super) flight: Option<Flight>,
@@ -98,15 +102,34 @@ pub(super) struct Flight {
     /// Pieces of the buffer that wait to be sent; it cannot go back while there are any.
     pub(super) unsent: u32,
     /// R2Ts that are not yet answered in full.
+    pub(super) r2ts: u32,
+    /// The same, with the data that may go unasked.
     pub(super) bursts: u32,
+    /// Where the data that was not yet asked for begins.
+    pub(super) asked: u32,
     /// The answer, once it is there.
     pub(super) outcome: Option<Outcome>,
+    /// Under which number it was sent.
+    pub(super) cmd_sn: Sn,
+    /// When it was sent, or some of its data moved.
+    pub(super) moved: Instant,
 }
 
 impl Flight {
-    /// Just sent.
-    pub(super) const NEW: Flight =
-        Flight { received: 0, data_sn: Sn(0), r2t_sn: Sn(0), unsent: 0, bursts: 0, outcome: None };
+    fn begin(now: Instant) -> Flight {
+        Flight {
+            received: 0,
+            data_sn: Sn(0),
+            r2t_sn: Sn(0),
+            unsent: 0,
+            r2ts: 0,
+            bursts: 0,
+            asked: 0,
+            outcome: None,
+            cmd_sn: Sn(0),
+            moved: now,
+        }
+    }
 
     /// The command is over and nothing refers to its buffer any more.
     pub(super) fn is_over(&self) -> bool {
@@ -135,6 +158,8 @@ pub(super) struct TaskTable {
 struct Entry {
     /// Counts the sendings; the upper half of the task tag.
     generation: u16,
+    /// The last sending that the target was made to give up.
+    renounced: Option<u16>,
     task: Option<Task>,
 }
 
@@ -144,7 +169,9 @@ impl TaskTable {
         assert!(slots <= SLOTS_MAX, "more slots than task tags");
         TaskTable {
             unflushed: Unflushed::new(0),
-            slots: (0..slots).map(|_| Entry { generation: 0, task: None }).collect(),
+            slots: (0..slots)
+                .map(|_| Entry { generation: 0, renounced: None, task: None })
+                .collect(),
             free: (0..slots as Slot).rev().collect(),
             sequence: 0,
         }
@@ -162,8 +189,10 @@ impl TaskTable {
             base: 0,
             covered: 0,
             sequence: self.sequence,
+            again: 0,
             tries: 0,
             covers: Mark::ZERO,
+            timeouts: 0,
             not_before: None,
             flight: None,
         });
@@ -203,11 +232,33 @@ impl TaskTable {
     }
 
     /// Gives the task's command a new tag, under which it is sent now.
-    pub(super) fn take_off(&mut self, slot: Slot) -> Itt {
+    pub(super) fn take_off(&mut self, slot: Slot, now: Instant) -> Itt {
         let entry = &mut self.slots[usize::from(slot)];
         entry.generation = entry.generation.wrapping_add(1);
-        entry.task.as_mut().expect("the slot holds a task").flight = Some(Flight::NEW);
-        Itt(u32::from(entry.generation) << 16 | u32::from(slot))
+        entry.task.as_mut().expect("the slot holds a task").flight = Some(Flight::begin(now));
+        tag(slot, entry.generation)
+    }
+
+    /// The tag under which the slot's command was last sent.
+    pub(super) fn itt(&self, slot: Slot) -> Itt {
+        tag(slot, self.slots[usize::from(slot)].generation)
+    }
+
+    /// The target has given this sending up: what it still says of it means nothing.
+    pub(super) fn renounce(&mut self, slot: Slot) {
+        let entry = &mut self.slots[usize::from(slot)];
+        entry.renounced = Some(entry.generation);
+    }
+
+    /// Whether the tag is of a sending that the target was made to give up.
+    pub(super) fn is_renounced(&self, itt: Itt) -> bool {
+        let entry = self.slots.get(usize::from(itt.0 as u16));
+        entry.is_some_and(|entry| entry.renounced == Some((itt.0 >> 16) as u16))
+    }
+
+    /// A new connection: nothing of the old one is said on it.
+    pub(super) fn forget_renounced(&mut self) {
+        self.slots.iter_mut().for_each(|entry| entry.renounced = None);
     }
 
     /// The slot of the command that was sent under this tag and is not over.
@@ -261,6 +312,10 @@ impl TaskTable {
     }
 }
 
+fn tag(slot: Slot, generation: u16) -> Itt {
+    Itt(u32::from(generation) << 16 | u32::from(slot))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,9 +327,12 @@ mod tests {
     fn a_tag_is_good_for_one_sending() {
         let mut tasks = TaskTable::new(2);
         let slot = tasks.insert(Owner::Probe, WORK, vec![0; 16].into()).unwrap();
-        let first = tasks.take_off(slot);
+        let now = Instant::now();
+        let first = tasks.take_off(slot, now);
         assert_eq!(tasks.find(first), Some(slot));
-        let second = tasks.take_off(slot);
+        tasks.renounce(slot);
+        let second = tasks.take_off(slot, now);
+        assert!(tasks.is_renounced(first) && !tasks.is_renounced(second));
         assert_eq!(tasks.find(first), None);
         assert_eq!(tasks.find(second), Some(slot));
         tasks.remove(slot);

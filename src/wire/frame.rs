@@ -228,6 +228,8 @@ pub struct Writer<P> {
     pieces: VecDeque<Piece<P>>,
     /// Bytes of the first piece that have gone.
     gone: usize,
+    queued_bytes: u64,
+    sent_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -257,6 +259,8 @@ impl<P: Copy> Writer<P> {
             stage_bytes_max: stage_bytes,
             pieces: VecDeque::with_capacity(pieces),
             gone: 0,
+            queued_bytes: 0,
+            sent_bytes: 0,
         }
     }
 
@@ -275,6 +279,17 @@ impl<P: Copy> Writer<P> {
         self.digests = Digests::default();
         self.stage.clear();
         self.gone = 0;
+        (self.queued_bytes, self.sent_bytes) = (0, 0);
+    }
+
+    /// Bytes that were ever queued on this connection.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
+    /// Bytes of them that have gone.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     /// Nothing waits to be sent.
@@ -306,6 +321,7 @@ impl<P: Copy> Writer<P> {
         debug_assert!(!data.is_empty());
         self.stage_header(bhs);
         self.pieces.push_back(Piece::Payload { name, len: data.len() });
+        self.queued_bytes += data.len() as u64;
         self.stage_trailer(data);
     }
 
@@ -328,6 +344,7 @@ impl<P: Copy> Writer<P> {
     /// `count` bytes of the gathered slices have gone. Hands back each name whose payload is out.
     pub fn sent(&mut self, count: usize, mut done: impl FnMut(P)) {
         self.gone += count;
+        self.sent_bytes += count as u64;
         while let Some(first) = self.pieces.front() {
             if self.gone < first.len() {
                 return;
@@ -363,6 +380,7 @@ impl<P: Copy> Writer<P> {
         }
         let start = self.stage.len();
         self.stage.extend_from_slice(bytes);
+        self.queued_bytes += bytes.len() as u64;
         match self.pieces.back_mut() {
             // Consecutive headers become one slice, and so one entry of the system call.
             Some(Piece::Staged { len, .. }) => *len += bytes.len(),

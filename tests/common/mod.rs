@@ -12,6 +12,7 @@
 pub mod by_hand;
 pub mod capture;
 pub mod client;
+pub mod meddler;
 pub mod network;
 pub mod server;
 pub mod tap;

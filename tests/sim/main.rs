@@ -411,6 +411,9 @@ fn settings(random: &mut Random) -> Settings {
             login: seconds(random, 30),
             idle: seconds(random, 5),
             ping: seconds(random, 5),
+            // Often less than the line and the target need.
+            command: seconds(random, 30),
+            management: seconds(random, 10),
         },
         retry: Retry { first: Duration::from_millis(1 + random.below(1000)), ..Retry::default() },
         ping_interval: seconds(random, 30),

@@ -47,6 +47,11 @@ impl Upkeep {
         Upkeep { parked: Vec::with_capacity(slots), ..Upkeep::default() }
     }
 
+    /// How many writes are done and wait for a flush.
+    pub(super) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
     /// The connection is over: what was parked is sent again as a whole.
     pub(super) fn disconnected(&mut self) {
         self.flushing = false;
@@ -79,16 +84,23 @@ impl Session {
                 self.fail(Error::LogicalUnit(difference.into()), now);
                 return;
             }
+            self.tell_changes(&found.geometry);
         } else {
             if cached {
                 self.tasks.unflushed = Unflushed::new(self.config.unflushed_bytes_max);
             }
+            self.blocks = found.geometry.blocks;
             self.disk = Some(found.clone());
             self.events.push_back(Event::Ready(Box::new(found)));
         }
         // A cache that comes later has no memory for copies: each write is flushed. That is right,
         // because the block device was made as one that needs no flushes.
         self.upkeep.cached |= cached;
+        if self.is_logged_in() {
+            // It was only looked at again.
+            self.state = State::LoggedIn { probe: None };
+            return;
+        }
         self.state = State::Replaying { next: 0 };
         self.replay(now);
     }
@@ -126,7 +138,7 @@ impl Session {
                 .push_back(Event::Resumed { away: now - since, waiting: self.waiting.len() });
         }
         self.attempts = 0;
-        self.state = State::LoggedIn;
+        self.state = State::LoggedIn { probe: None };
     }
 
     /// Sends a flush if one is needed that the block layer has not asked for.

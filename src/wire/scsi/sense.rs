@@ -78,10 +78,14 @@ pub mod asc {
     pub const SPACE_ALLOCATION_FAILED: (u8, u8) = (0x27, 0x07);
     pub const POWER_ON_OR_RESET: (u8, u8) = (0x29, 0x00);
     pub const BUS_DEVICE_RESET: (u8, u8) = (0x29, 0x03);
+    pub const PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x00);
     pub const MODE_PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x01);
     pub const CAPACITY_DATA_HAS_CHANGED: (u8, u8) = (0x2a, 0x09);
     pub const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
     pub const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);
+    pub const INQUIRY_DATA_HAS_CHANGED: (u8, u8) = (0x3f, 0x03);
+    pub const DEVICE_IDENTIFIER_CHANGED: (u8, u8) = (0x3f, 0x05);
+    pub const REPORTED_LUNS_DATA_HAS_CHANGED: (u8, u8) = (0x3f, 0x0e);
     pub const INTERNAL_TARGET_FAILURE: (u8, u8) = (0x44, 0x00);
     pub const DATA_PHASE_ERROR: (u8, u8) = (0x4b, 0x00);
     pub const PROTOCOL_SERVICE_CRC_ERROR: (u8, u8) = (0x47, 0x05);
