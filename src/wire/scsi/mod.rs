@@ -12,6 +12,7 @@ mod inquiry;
 mod mode;
 pub mod opcode;
 mod parameter;
+mod reservation;
 mod sense;
 
 pub use cdb::{Cdb, CdbSize, ProvisioningFlags, TransferFlags};
@@ -33,6 +34,11 @@ pub use parameter::{
     Capacity10, Capacity16, LbaStatus, ProvisioningStatus, UNMAP_DESCRIPTOR_BYTES,
     UNMAP_HEADER_BYTES, UnmapDescriptor, emit_lba_status, emit_report_luns, emit_unmap,
     parse_report_luns, parse_unmap,
+};
+pub use reservation::{
+    FullStatus, MoveList, ReservationCapabilities, ReservationType, ReserveOutList, TransportId,
+    emit_full_status, emit_reservation, emit_reservation_keys, parse_full_status,
+    parse_reservation, parse_reservation_keys,
 };
 pub use sense::{FieldPointer, Sense, SenseKey, asc};
 

@@ -7,6 +7,8 @@ pub const READ_6: u8 = 0x08;
 pub const WRITE_6: u8 = 0x0a;
 pub const INQUIRY: u8 = 0x12;
 pub const MODE_SELECT_6: u8 = 0x15;
+pub const RESERVE_6: u8 = 0x16;
+pub const RELEASE_6: u8 = 0x17;
 pub const MODE_SENSE_6: u8 = 0x1a;
 pub const START_STOP_UNIT: u8 = 0x1b;
 pub const SEND_DIAGNOSTIC: u8 = 0x1d;
@@ -21,7 +23,11 @@ pub const READ_DEFECT_DATA_10: u8 = 0x37;
 pub const WRITE_SAME_10: u8 = 0x41;
 pub const UNMAP: u8 = 0x42;
 pub const MODE_SELECT_10: u8 = 0x55;
+pub const RESERVE_10: u8 = 0x56;
+pub const RELEASE_10: u8 = 0x57;
 pub const MODE_SENSE_10: u8 = 0x5a;
+pub const PERSISTENT_RESERVE_IN: u8 = 0x5e;
+pub const PERSISTENT_RESERVE_OUT: u8 = 0x5f;
 pub const READ_16: u8 = 0x88;
 pub const COMPARE_AND_WRITE: u8 = 0x89;
 pub const WRITE_16: u8 = 0x8a;
@@ -50,4 +56,24 @@ pub mod service_action_in {
 pub mod maintenance_in {
     pub const REPORT_SUPPORTED_OPERATION_CODES: u8 = 0x0c;
     pub const REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS: u8 = 0x0d;
+}
+
+/// Service actions of PERSISTENT RESERVE IN.
+pub mod reserve_in {
+    pub const READ_KEYS: u8 = 0;
+    pub const READ_RESERVATION: u8 = 1;
+    pub const REPORT_CAPABILITIES: u8 = 2;
+    pub const READ_FULL_STATUS: u8 = 3;
+}
+
+/// Service actions of PERSISTENT RESERVE OUT.
+pub mod reserve_out {
+    pub const REGISTER: u8 = 0;
+    pub const RESERVE: u8 = 1;
+    pub const RELEASE: u8 = 2;
+    pub const CLEAR: u8 = 3;
+    pub const PREEMPT: u8 = 4;
+    pub const PREEMPT_AND_ABORT: u8 = 5;
+    pub const REGISTER_AND_IGNORE_EXISTING_KEY: u8 = 6;
+    pub const REGISTER_AND_MOVE: u8 = 7;
 }

@@ -73,6 +73,7 @@ pub mod asc {
     pub const INVALID_FIELD_IN_CDB: (u8, u8) = (0x24, 0x00);
     pub const LOGICAL_UNIT_NOT_SUPPORTED: (u8, u8) = (0x25, 0x00);
     pub const INVALID_FIELD_IN_PARAMETER_LIST: (u8, u8) = (0x26, 0x00);
+    pub const INVALID_RELEASE_OF_PERSISTENT_RESERVATION: (u8, u8) = (0x26, 0x04);
     pub const WRITE_PROTECTED: (u8, u8) = (0x27, 0x00);
     pub const LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED: (u8, u8) = (0x27, 0x02);
     pub const SPACE_ALLOCATION_FAILED: (u8, u8) = (0x27, 0x07);
@@ -80,6 +81,9 @@ pub mod asc {
     pub const BUS_DEVICE_RESET: (u8, u8) = (0x29, 0x03);
     pub const PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x00);
     pub const MODE_PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x01);
+    pub const RESERVATIONS_PREEMPTED: (u8, u8) = (0x2a, 0x03);
+    pub const RESERVATIONS_RELEASED: (u8, u8) = (0x2a, 0x04);
+    pub const REGISTRATIONS_PREEMPTED: (u8, u8) = (0x2a, 0x05);
     pub const CAPACITY_DATA_HAS_CHANGED: (u8, u8) = (0x2a, 0x09);
     pub const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
     pub const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);
@@ -89,6 +93,7 @@ pub mod asc {
     pub const INTERNAL_TARGET_FAILURE: (u8, u8) = (0x44, 0x00);
     pub const DATA_PHASE_ERROR: (u8, u8) = (0x4b, 0x00);
     pub const PROTOCOL_SERVICE_CRC_ERROR: (u8, u8) = (0x47, 0x05);
+    pub const INSUFFICIENT_REGISTRATION_RESOURCES: (u8, u8) = (0x55, 0x04);
     pub const UNEXPECTED_UNSOLICITED_DATA: (u8, u8) = (0x0c, 0x0c);
     pub const NOT_ENOUGH_UNSOLICITED_DATA: (u8, u8) = (0x0c, 0x0d);
 }
