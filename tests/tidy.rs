@@ -195,6 +195,7 @@ const TARGET_SIDE: &[&str] = &[
     "proto::LoginStatus",
     "proto::error",
     "store::Store",
+    "store::Record",
     "wire",
 ];
 
@@ -260,7 +261,7 @@ const LONG_FILES: &[(&str, usize, &str)] = &[
     ("src/block/ublk.rs", 550, "tags and control commands share the ring and its numbers"),
     ("src/block/nbd.rs", 650, "tags and the socket share the life of the device"),
     ("src/proto/target/mod.rs", 550, "the driving contract with its reasons"),
-    ("src/proto/target/full_feature.rs", 650, "one dispatch over everything an initiator sends"),
+    ("src/proto/target/full_feature.rs", 700, "one dispatch over everything an initiator sends"),
 ];
 
 /// Longest function, in lines from its signature to its closing brace.

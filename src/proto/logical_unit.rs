@@ -7,27 +7,32 @@
 //! of [`LogicalUnits`](super::logical_units::LogicalUnits).
 
 mod attentions;
+mod conflict;
 mod description;
 mod medium;
 mod modes;
 mod nexuses;
 mod opcodes;
 mod provisioning;
+mod reservations;
 mod transfer;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub(super) use self::conflict::needed_rights;
 use self::description::Identity;
 pub(crate) use self::description::stable_hash;
 pub(super) use self::description::standard_inquiry;
 use self::modes::Modes;
 pub use self::nexuses::Nexus;
-pub(super) use self::nexuses::{NexusId, Nexuses};
+pub(super) use self::nexuses::{NexusId, Nexuses, Standing};
 pub(super) use self::opcodes::is_alone;
 use self::opcodes::{Access, report_supported_task_management_functions};
-use crate::store::Store;
+pub use self::reservations::RecordError;
+use crate::proto::target::SessionName;
+use crate::store::{Record, Store};
 use crate::wire::scsi::{Cdb, FieldPointer, ScsiStatus, Sense, SenseKey, asc};
 
 /// Longest READ, WRITE or VERIFY in bytes (MAXIMUM TRANSFER LENGTH).
@@ -98,6 +103,11 @@ pub enum Outcome {
     Data(Vec<u8>),
     /// Checked; the data is to be fetched with [`LogicalUnit::read`].
     Read(Extent),
+    /// Done, and answered with GOOD when no task of these sessions at the unit is left that came
+    /// before.
+    Preempted(Vec<SessionName>),
+    /// Not done: somebody else has reserved the unit.
+    Conflict,
     /// Not done. Boxed because it is rare and four times the size of the rest.
     CheckCondition(Box<Sense>),
 }
@@ -116,6 +126,7 @@ impl Outcome {
     pub fn status(&self) -> ScsiStatus {
         match self {
             Outcome::CheckCondition(_) => ScsiStatus::CheckCondition,
+            Outcome::Conflict => ScsiStatus::ReservationConflict,
             _ => ScsiStatus::Good,
         }
     }
@@ -157,6 +168,16 @@ impl LogicalUnit {
             read_only,
             store,
         })
+    }
+
+    /// The same disk with persistent reservations that survive a restart: `text` is what the
+    /// record had when the target was started, if it had anything.
+    pub fn with_record(
+        self,
+        text: Option<&str>,
+        record: Arc<dyn Record>,
+    ) -> Result<LogicalUnit, RecordError> {
+        Ok(LogicalUnit { nexuses: Arc::new(Nexuses::with_record(text, record)?), ..self })
     }
 
     /// Size in bytes.
@@ -201,14 +222,16 @@ impl LogicalUnit {
             Cdb::Unmap { parameter_bytes, .. }
             | Cdb::ModeSelect { parameter_bytes, .. }
             | Cdb::SendDiagnostic { parameter_bytes, .. } => u64::from(parameter_bytes),
+            Cdb::PersistentReserveOut { parameter_bytes, .. } => u64::from(parameter_bytes),
             _ => 0,
         }
     }
 
     /// Executes a command with the data that came for it. Data that is shorter than the command
     /// wants, because the initiator announced less, is written as far as it fills whole blocks;
-    /// what came beyond it is not used. What lies between initiators, like unit attentions, is not
-    /// looked at: see [`LogicalUnits::execute`](super::logical_units::LogicalUnits::execute).
+    /// what came beyond it is not used. What comes before a command, like unit attentions and
+    /// conflicts, is not looked at: see
+    /// [`LogicalUnits::execute`](super::logical_units::LogicalUnits::execute).
     pub fn execute(&self, cdb: &[u8; 16], data: &[u8]) -> Outcome {
         self.execute_for(NexusId::NOBODY, cdb, data)
     }
@@ -299,6 +322,10 @@ impl LogicalUnit {
             Cdb::ReportSupportedTaskManagementFunctions { extended, allocation } => {
                 report_supported_task_management_functions(extended, allocation)
             }
+            Cdb::Reserve { .. }
+            | Cdb::Release { .. }
+            | Cdb::PersistentReserveIn { .. }
+            | Cdb::PersistentReserveOut { .. } => self.nexuses.execute(nexus, command, data),
             // REPORT LUNS belongs to the target, not to a logical unit.
             _ => Err(illegal(asc::INVALID_COMMAND_OPERATION_CODE)),
         }

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::logical_unit::{
-    LogicalUnit, Nexus, NexusId, Outcome, allocated, illegal, invalid_field, request_sense_data,
-    standard_inquiry,
+    LogicalUnit, Nexus, NexusId, Outcome, Standing, allocated, illegal, invalid_field,
+    needed_rights, request_sense_data, standard_inquiry,
 };
 use super::target::SessionName;
 use crate::wire::scsi::{Cdb, CdbSize, Lun, PERIPHERAL_ABSENT, asc, emit_report_luns};
@@ -52,7 +52,7 @@ impl LogicalUnits {
     /// A session begins; it ends when this is dropped.
     pub fn nexus(&self, session: SessionName) -> Nexus {
         let id = NexusId(self.nexuses.fetch_add(1, Ordering::Relaxed) + 1);
-        Nexus::new(id, session, self.units.iter().map(|unit| unit.nexuses().clone()))
+        Nexus::new(id, &session, self.units.iter().map(|unit| unit.nexuses().clone()))
     }
 
     /// A logical unit, or every one of them, was reset: what sessions had of it for themselves is
@@ -74,20 +74,10 @@ impl LogicalUnits {
         }
         let Some(unit) = self.get(lun) else { return execute_absent(&command) };
         let standing = nexus.standing(lun);
-        match command {
-            _ if !standing.attention => {}
-            // INQUIRY answers whatever is pending and leaves it pending (SAM-5 §5.14.3).
-            Cdb::Inquiry { .. } => {}
-            Cdb::RequestSense { descriptor, allocation } => {
-                if let Some(sense) = nexus.take_attention(lun) {
-                    return request_sense_data(&sense, descriptor, allocation);
-                }
-            }
-            _ => {
-                if let Some(sense) = nexus.take_attention(lun) {
-                    return sense.into();
-                }
-            }
+        if standing != Standing::default()
+            && let Some(outcome) = before(&command, lun, standing, nexus)
+        {
+            return outcome;
         }
         let control = CdbSize::of_opcode(cdb[0]).map(CdbSize::control_byte);
         if let Some(byte) = control.filter(|byte| cdb[*byte] & NACA != 0) {
@@ -107,6 +97,22 @@ impl LogicalUnits {
         };
         let luns: Vec<Lun> = (0..count).map(|number| Lun::from_number(number as u16)).collect();
         allocated(emit_report_luns(&luns), allocation as usize)
+    }
+}
+
+/// What takes the place of a command's execution, in the order of SAM-5 §5.3.3.
+fn before(command: &Cdb, lun: Lun, standing: Standing, nexus: &mut Nexus) -> Option<Outcome> {
+    let mut attention = || nexus.take_attention(lun);
+    match *command {
+        // It answers whatever is pending and leaves it pending (SAM-5 §5.14.3).
+        Cdb::Inquiry { .. } => None,
+        Cdb::RequestSense { descriptor, allocation } => {
+            Some(request_sense_data(&attention()?, descriptor, allocation))
+        }
+        _ if standing.reset => attention().map(Outcome::from),
+        _ if standing.rights < needed_rights(command) => Some(Outcome::Conflict),
+        _ if standing.attention => attention().map(Outcome::from),
+        _ => None,
     }
 }
 

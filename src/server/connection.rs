@@ -116,9 +116,7 @@ impl Connection {
         if socket.contains(PollFlags::OUT) {
             self.blocked = false;
         }
-        for lun in self.sessions.news(&mut self.seen) {
-            self.target.handle_reset(Some(lun));
-        }
+        self.hear_of_resets();
         if socket.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             self.receive()?;
         }
@@ -162,16 +160,19 @@ impl Connection {
 
     fn handle_event(&mut self, event: Event) -> Result<(), Over> {
         match event {
-            Event::Command { tag, lun, alone } => {
-                let gate = self.sessions.pass(lun, alone, &self.seen);
+            Event::Command { tag, lun, alone } => loop {
+                let gate = self.sessions.pass(lun, alone, &self.seen, &self.handle);
                 if gate.is_some() {
+                    // If it has been aborted meanwhile, this does nothing.
                     self.target.execute(tag);
-                } else {
-                    for lun in self.sessions.news(&mut self.seen) {
-                        self.target.handle_reset(Some(lun));
-                    }
+                    break;
                 }
-            }
+                drop(gate);
+                if self.handle.is_stopping() {
+                    return Err(Over::Stopped);
+                }
+                self.hear_of_resets();
+            },
             Event::Claim { session, discovery } => {
                 let reinstated = if discovery {
                     Ok(false)
@@ -183,7 +184,13 @@ impl Connection {
                     Err(()) => self.target.refuse(LoginStatus { class: 3, detail: 1 }),
                 }
             }
-            Event::Reset { lun } => {
+            Event::Reset { lun: Some(lun), sessions: Some(sessions) } => {
+                let who = self.target.initiator().unwrap_or_default().escape_debug();
+                log::info!("reservations of LUN {lun} preempted by {who} at {}", self.peer);
+                self.sessions.abort(lun, &sessions);
+                self.target.reset_done();
+            }
+            Event::Reset { lun, .. } => {
                 let who = self.target.initiator().unwrap_or_default().escape_debug();
                 log::info!("reset by {who} at {}", self.peer);
                 self.sessions.reset(lun, &mut self.seen);
@@ -192,6 +199,13 @@ impl Connection {
             Event::Ended(end) => return Err(Over::Ended(end)),
         }
         Ok(())
+    }
+
+    /// Ends the commands that others have made void.
+    fn hear_of_resets(&mut self) {
+        for lun in self.sessions.news(&mut self.seen, &self.handle) {
+            self.target.handle_reset(Some(lun));
+        }
     }
 
     fn admit(&mut self, initiator: &str, discovery: bool, reinstated: bool) {

@@ -36,6 +36,9 @@ struct Table {
 pub(super) struct Handle {
     wake: OwnedFd,
     stopping: AtomicBool,
+    /// Units at which the commands of this connection alone are void, and that there are any.
+    aborted: Mutex<Vec<Lun>>,
+    has_aborted: AtomicBool,
     ended: Mutex<bool>,
     ending: Condvar,
 }
@@ -72,6 +75,8 @@ impl Sessions {
         let handle = Arc::new(Handle {
             wake,
             stopping: AtomicBool::new(false),
+            aborted: Mutex::default(),
+            has_aborted: AtomicBool::new(false),
             ended: Mutex::new(false),
             ending: Condvar::new(),
         });
@@ -153,29 +158,54 @@ impl Sessions {
         }
     }
 
-    /// The units that were reset since the last call.
-    pub(super) fn news(&self, seen: &mut SeenResets) -> Vec<Lun> {
-        let resets = self.resets.load(Ordering::Acquire);
-        if resets == seen.resets {
-            return Vec::new();
+    /// The same for the commands of some sessions to one unit.
+    pub(super) fn abort(&self, lun: Lun, names: &[SessionName]) {
+        let Some(gate) = lun.to_number().and_then(|number| self.gates.get(usize::from(number)))
+        else {
+            return;
+        };
+        // Until they are told, they execute nothing.
+        let _gate = gate.write().unwrap_or_else(PoisonError::into_inner);
+        let table = lock(&self.table);
+        for handle in names.iter().filter_map(|name| table.by_name.get(name)) {
+            lock(&handle.aborted).push(lun);
+            handle.has_aborted.store(true, Ordering::Release);
+            handle.wake();
         }
-        seen.resets = resets;
-        let epochs = self.gates.iter().map(|gate| *read(gate)).enumerate();
-        let changed = epochs.filter(|(number, epoch)| seen.note(*number, *epoch));
-        changed.map(|(number, _)| Lun::from_number(number as u16)).collect()
+    }
+
+    /// The units at which the commands of a connection became void since the last call.
+    pub(super) fn news(&self, seen: &mut SeenResets, handle: &Handle) -> Vec<Lun> {
+        let mut news = Vec::new();
+        if handle.has_aborted.swap(false, Ordering::AcqRel) {
+            news.append(&mut lock(&handle.aborted));
+        }
+        let resets = self.resets.load(Ordering::Acquire);
+        if resets != seen.resets {
+            seen.resets = resets;
+            let epochs = self.gates.iter().map(|gate| *read(gate)).enumerate();
+            let changed = epochs.filter(|(number, epoch)| seen.note(*number, *epoch));
+            news.extend(changed.map(|(number, _)| Lun::from_number(number as u16)));
+        }
+        news
     }
 
     /// Takes notice of the present without being told of the past: for a new connection.
     pub(super) fn look(&self) -> SeenResets {
-        let mut seen = SeenResets::default();
-        self.news(&mut seen);
-        seen
+        let epochs = self.gates.iter().map(|gate| *read(gate));
+        SeenResets { resets: self.resets.load(Ordering::Acquire), epochs: epochs.collect() }
     }
 
     /// Holds off resets of a unit while a command is executed, and also all other commands if it
-    /// must be alone; `None` if the unit was reset since the connection last looked. Units that are
+    /// must be alone; `None` if there is news for the connection, or it has to end. Units that are
     /// not there need no gate.
-    pub(super) fn pass(&self, lun: Lun, alone: bool, seen: &SeenResets) -> Option<Pass<'_>> {
+    pub(super) fn pass(
+        &self,
+        lun: Lun,
+        alone: bool,
+        seen: &SeenResets,
+        handle: &Handle,
+    ) -> Option<Pass<'_>> {
         let number = lun.to_number().map(usize::from);
         let Some((number, gate)) =
             number.and_then(|number| Some((number, self.gates.get(number)?)))
@@ -183,12 +213,14 @@ impl Sessions {
             return Some(Pass::NoGate);
         };
         let known = seen.epochs.get(number).copied().unwrap_or(0);
+        // Whoever has something to tell holds the gate until it has been told.
+        let told = || handle.is_stopping() || handle.has_aborted.load(Ordering::Acquire);
         if alone {
             let epoch = gate.write().unwrap_or_else(PoisonError::into_inner);
-            (*epoch == known).then_some(Pass::Alone(epoch))
+            (*epoch == known && !told()).then_some(Pass::Alone(epoch))
         } else {
             let epoch = read(gate);
-            (*epoch == known).then_some(Pass::Shared(epoch))
+            (*epoch == known && !told()).then_some(Pass::Shared(epoch))
         }
     }
 }
@@ -289,32 +321,66 @@ mod tests {
     #[test]
     fn a_command_that_is_alone_waits_for_the_others() {
         let sessions = Sessions::new(1);
+        let handle = sessions.enter(1).unwrap().unwrap();
         let seen = sessions.look();
-        let shared = sessions.pass(Lun::ZERO, false, &seen);
-        let _beside = sessions.pass(Lun::ZERO, false, &seen);
+        let shared = sessions.pass(Lun::ZERO, false, &seen, &handle);
+        let _beside = sessions.pass(Lun::ZERO, false, &seen, &handle);
         assert!(sessions.gates[0].try_write().is_err());
         drop((shared, _beside));
-        let _alone = sessions.pass(Lun::ZERO, true, &seen);
+        let _alone = sessions.pass(Lun::ZERO, true, &seen, &handle);
         assert!(sessions.gates[0].try_read().is_err());
     }
 
     #[test]
     fn a_reset_makes_older_commands_void() {
         let sessions = Sessions::new(2);
+        let handle = sessions.enter(1).unwrap().unwrap();
         let mut mine = sessions.look();
         let mut other = sessions.look();
         let (zero, one) = (Lun::ZERO, Lun::from_number(1));
-        assert!(sessions.pass(zero, false, &other).is_some());
+        assert!(sessions.pass(zero, false, &other, &handle).is_some());
         sessions.reset(Some(zero), &mut mine);
-        assert!(sessions.pass(zero, false, &mine).is_some());
-        assert!(sessions.pass(zero, false, &other).is_none());
-        assert!(sessions.pass(one, false, &other).is_some());
-        assert_eq!(sessions.news(&mut other), [zero]);
-        assert!(sessions.pass(zero, false, &other).is_some());
-        assert_eq!(sessions.news(&mut other), []);
-        assert_eq!(sessions.news(&mut mine), []);
+        assert!(sessions.pass(zero, false, &mine, &handle).is_some());
+        assert!(sessions.pass(zero, false, &other, &handle).is_none());
+        assert!(sessions.pass(one, false, &other, &handle).is_some());
+        assert_eq!(sessions.news(&mut other, &handle), [zero]);
+        assert!(sessions.pass(zero, false, &other, &handle).is_some());
+        assert_eq!(sessions.news(&mut other, &handle), []);
+        assert_eq!(sessions.news(&mut mine, &handle), []);
         sessions.reset(None, &mut mine);
-        assert_eq!(sessions.news(&mut other), [zero, one]);
-        assert!(sessions.pass(Lun::from_number(7), false, &other).is_some());
+        assert_eq!(sessions.news(&mut other, &handle), [zero, one]);
+        assert!(sessions.pass(Lun::from_number(7), false, &other, &handle).is_some());
+    }
+    #[test]
+    fn an_abort_makes_the_commands_of_one_session_void() {
+        let sessions = Sessions::new(2);
+        let victim = sessions.enter(9).unwrap().unwrap();
+        let bystander = sessions.enter(9).unwrap().unwrap();
+        assert_eq!(sessions.claim(&name(), &victim, Duration::ZERO), Ok(false));
+        let mut seen = sessions.look();
+        sessions.abort(Lun::ZERO, &[name()]);
+        assert!(sessions.pass(Lun::ZERO, false, &seen, &bystander).is_some());
+        assert!(sessions.pass(Lun::ZERO, false, &seen, &victim).is_none());
+        assert_eq!(sessions.news(&mut seen, &victim), [Lun::ZERO]);
+        assert!(sessions.pass(Lun::ZERO, false, &seen, &victim).is_some());
+        assert_eq!(sessions.news(&mut seen, &victim), []);
+        victim.stop();
+        assert!(sessions.pass(Lun::ZERO, false, &seen, &victim).is_none());
+    }
+
+    #[test]
+    fn an_abort_waits_for_what_is_being_executed() {
+        let sessions = Sessions::new(1);
+        let victim = sessions.enter(9).unwrap().unwrap();
+        assert_eq!(sessions.claim(&name(), &victim, Duration::ZERO), Ok(false));
+        let seen = sessions.look();
+        let executing = sessions.pass(Lun::ZERO, false, &seen, &victim);
+        std::thread::scope(|scope| {
+            let abort = scope.spawn(|| sessions.abort(Lun::ZERO, &[name()]));
+            assert!(!victim.has_aborted.load(Ordering::Acquire));
+            drop(executing);
+            abort.join().unwrap();
+        });
+        assert!(victim.has_aborted.load(Ordering::Acquire));
     }
 }

@@ -50,3 +50,10 @@ pub struct Allocation {
     /// First byte behind it.
     pub end: u64,
 }
+
+/// A text that is kept beside a disk: the little of its state that has to survive a restart.
+pub trait Record: Send + Sync + fmt::Debug {
+    /// Puts a text in the place of the one before, all of it or nothing. Returns when that is on
+    /// stable storage; logs the reason if it fails.
+    fn replace(&self, text: &str) -> io::Result<()>;
+}

@@ -176,9 +176,15 @@ impl Server {
                     Event::Claim { session, discovery } => {
                         index = self.admit(index, session, discovery, now);
                     }
-                    Event::Reset { lun } => {
-                        for other in (0..self.connections.len()).filter(|other| *other != index) {
-                            self.connections[other].target.handle_reset(lun);
+                    Event::Reset { lun, sessions } => {
+                        let others = self.connections.iter_mut().enumerate();
+                        for (_, other) in others.filter(|(other, _)| *other != index) {
+                            let named = |sessions: &Vec<SessionName>| {
+                                other.session.as_ref().is_some_and(|name| sessions.contains(name))
+                            };
+                            if sessions.as_ref().is_none_or(named) {
+                                other.target.handle_reset(lun);
+                            }
                         }
                         self.connections[index].target.reset_done();
                     }
@@ -215,6 +221,7 @@ impl Server {
         for connection in &mut self.connections {
             connection.target.handle_reset(None);
         }
+        self.config.units.reset(None);
     }
 
     /// What a connection sends, at most so many bytes.

@@ -32,6 +32,11 @@ impl Attentions {
         (!self.0.is_empty()).then(|| self.0.remove(0))
     }
 
+    /// The next one tells of a reset or of the loss of the nexus.
+    pub(super) fn is_reset(&self) -> bool {
+        self.0.first().is_some_and(|code| Precedence::of(*code) != Precedence::Other)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::attentions::Attentions;
+use super::reservations::{Effects, RecordError, Refusal, Request, Reservations, Rights};
+use super::{Outcome, allocated, illegal, invalid_field};
 use crate::proto::target::SessionName;
-use crate::wire::scsi::{Lun, Sense, SenseKey, asc};
+use crate::store::Record;
+use crate::wire::scsi::{Cdb, Lun, Sense, SenseKey, asc};
 
 /// An I_T nexus: one session of an initiator, as the logical units of the target see it.
 ///
@@ -19,7 +22,6 @@ use crate::wire::scsi::{Lun, Sense, SenseKey, asc};
 #[derive(Debug)]
 pub struct Nexus {
     id: NexusId,
-    session: SessionName,
     seats: Vec<Seat>,
 }
 
@@ -41,6 +43,10 @@ struct Seat {
 pub(in super::super) struct Standing {
     /// A unit attention waits.
     pub(in super::super) attention: bool,
+    /// It tells of a reset, and so of more than a reservation.
+    pub(in super::super) reset: bool,
+    /// What reservations leave.
+    pub(in super::super) rights: Rights,
 }
 
 /// The nexuses of one logical unit.
@@ -48,17 +54,23 @@ pub(in super::super) struct Standing {
 pub(in super::super) struct Nexuses {
     version: AtomicU64,
     table: Mutex<Table>,
+    /// Where reservations survive a restart, if they can.
+    record: Option<Arc<dyn Record>>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     present: Vec<Present>,
+    /// Who has reserved the unit with RESERVE; never while there are registrations.
+    reserved: Option<NexusId>,
+    reservations: Reservations,
 }
 
 /// A nexus that is there.
 #[derive(Debug)]
 struct Present {
     id: NexusId,
+    session: SessionName,
     attentions: Attentions,
 }
 
@@ -71,24 +83,19 @@ impl Nexus {
     /// A session begins. Whatever the units were for its initiator before is over.
     pub(in super::super) fn new(
         id: NexusId,
-        session: SessionName,
+        session: &SessionName,
         units: impl Iterator<Item = Arc<Nexuses>>,
     ) -> Nexus {
         let seat = |nexuses: Arc<Nexuses>| {
-            nexuses.enter(id);
+            nexuses.enter(id, session.clone());
             Seat { nexuses, version: u64::MAX, standing: Standing::default() }
         };
-        Nexus { id, session, seats: units.map(seat).collect() }
+        Nexus { id, seats: units.map(seat).collect() }
     }
 
     /// Which one it is.
     pub(in super::super) fn id(&self) -> NexusId {
         self.id
-    }
-
-    /// Whose session it is.
-    pub fn session(&self) -> &SessionName {
-        &self.session
     }
 
     /// How it stands with a logical unit that is there.
@@ -144,19 +151,23 @@ impl Nexuses {
         self.tell_others(NexusId::NOBODY, code);
     }
 
-    /// The logical unit was reset (SAM-5 §6.3.3).
+    /// The logical unit was reset (SAM-5 §6.3.3). Persistent reservations do not care.
     pub(in super::super) fn reset(&self) {
+        self.change(|table| table.reserved = None);
         self.tell_all(asc::BUS_DEVICE_RESET);
     }
 
-    fn enter(&self, id: NexusId) {
+    fn enter(&self, id: NexusId, session: SessionName) {
         let mut attentions = Attentions::default();
         attentions.establish(asc::POWER_ON_OR_RESET);
-        self.change(|table| table.present.push(Present { id, attentions }));
+        self.change(|table| table.present.push(Present { id, session, attentions }));
     }
 
     fn leave(&self, id: NexusId) {
-        self.change(|table| table.present.retain(|present| present.id != id));
+        self.change(|table| {
+            table.present.retain(|present| present.id != id);
+            table.reserved.take_if(|holder| *holder == id);
+        });
     }
 
     fn take_attention(&self, id: NexusId) -> Option<(u8, u8)> {
@@ -166,8 +177,15 @@ impl Nexuses {
     /// How a nexus stands, and of which version that is true.
     fn look(&self, id: NexusId) -> (u64, Standing) {
         let mut table = self.lock();
-        let attention = table.present(id).is_some_and(|present| !present.attentions.is_empty());
-        (self.version.load(Ordering::Acquire), Standing { attention })
+        let reserved = table.reserved.is_some_and(|holder| holder != id);
+        let mut standing = Standing::default();
+        if let Some(Present { session, attentions, .. }) = table.present(id) {
+            (standing.attention, standing.reset) = (!attentions.is_empty(), attentions.is_reset());
+            let session = session.clone();
+            standing.rights =
+                if reserved { Rights::Asking } else { table.reservations.rights(&session) };
+        }
+        (self.version.load(Ordering::Acquire), standing)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
@@ -186,5 +204,136 @@ impl Nexuses {
 impl Table {
     fn present(&mut self, id: NexusId) -> Option<&mut Present> {
         self.present.iter_mut().find(|present| present.id == id)
+    }
+
+    /// Tells others what has become of their registrations and reservations.
+    fn tell(&mut self, effects: &Effects) {
+        for (session, code) in &effects.attentions {
+            let present = self.present.iter_mut().filter(|present| present.session == *session);
+            present.for_each(|present| present.attentions.establish(*code));
+        }
+    }
+}
+
+// The commands that are about what the nexuses do to each other.
+impl Nexuses {
+    /// A unit whose reservations survive a restart: as they were, and where to keep them.
+    pub(super) fn with_record(
+        text: Option<&str>,
+        record: Arc<dyn Record>,
+    ) -> Result<Nexuses, RecordError> {
+        let reservations = text.map(Reservations::from_record).transpose()?.unwrap_or_default();
+        let table = Table { reservations, ..Table::default() };
+        Ok(Nexuses { table: Mutex::new(table), record: Some(record), ..Nexuses::default() })
+    }
+
+    /// Executes a command about reservations.
+    pub(super) fn execute(
+        &self,
+        id: NexusId,
+        command: &Cdb,
+        data: &[u8],
+    ) -> Result<Outcome, Sense> {
+        match *command {
+            Cdb::Reserve { third_party: true, .. } | Cdb::Release { third_party: true, .. } => {
+                Err(invalid_field(1, Some(4)))
+            }
+            Cdb::Reserve { extent: true, .. } | Cdb::Release { extent: true, .. } => {
+                Err(invalid_field(1, Some(0)))
+            }
+            Cdb::Reserve { .. } => Ok(self.change(|table| table.reserve(id))),
+            Cdb::Release { .. } => Ok(self.change(|table| table.release(id))),
+            Cdb::PersistentReserveIn { action, allocation } => {
+                self.persistent_reserve_in(action, allocation)
+            }
+            Cdb::PersistentReserveOut { action, scope, kind, parameter_bytes } => {
+                let list = data.get(..parameter_bytes as usize);
+                let list = list.ok_or(illegal(asc::PARAMETER_LIST_LENGTH_ERROR))?;
+                self.persistent_reserve_out(id, (action, scope, kind), list)
+            }
+            _ => Err(illegal(asc::INVALID_COMMAND_OPERATION_CODE)),
+        }
+    }
+
+    fn persistent_reserve_in(&self, action: u8, allocation: u16) -> Result<Outcome, Sense> {
+        let table = self.lock();
+        if table.reserved.is_some() {
+            return Ok(Outcome::Conflict);
+        }
+        let data = table.reservations.report(action, self.record.is_some())?;
+        Ok(allocated(data, usize::from(allocation)))
+    }
+
+    fn persistent_reserve_out(
+        &self,
+        id: NexusId,
+        (action, scope, kind): (u8, u8, u8),
+        list: &[u8],
+    ) -> Result<Outcome, Sense> {
+        let mut table = self.lock();
+        let present: Vec<SessionName> =
+            table.present.iter().map(|present| present.session.clone()).collect();
+        let Some(who) = table.present(id).map(|present| present.session.clone()) else {
+            return Ok(Outcome::Conflict);
+        };
+        if table.reserved.is_some() {
+            return Ok(Outcome::Conflict);
+        }
+        let can_persist = self.record.is_some();
+        let (who, present) = (&who, &present[..]);
+        let mut changed = table.reservations.clone();
+        let request = Request { who, action, scope, kind, list, present, can_persist };
+        let effects = match changed.perform(&request) {
+            Ok(effects) => effects,
+            Err(Refusal::Conflict) => return Ok(Outcome::Conflict),
+            Err(Refusal::Check(sense)) => return Err(sense),
+        };
+        if let Some(record) = &self.record {
+            let (before, after) = (table.reservations.to_record(), changed.to_record());
+            // The answer must not come before it is true after a loss of power as well.
+            if before != after && record.replace(&after).is_err() {
+                return Err(Sense::new(SenseKey::HardwareError, asc::INTERNAL_TARGET_FAILURE));
+            }
+        }
+        table.reservations = changed;
+        table.tell(&effects);
+        self.version.fetch_add(1, Ordering::Release);
+        match effects.aborted {
+            aborted if aborted.is_empty() => Ok(Outcome::Good),
+            aborted => Ok(Outcome::Preempted(aborted)),
+        }
+    }
+}
+
+// RESERVE and RELEASE, beside persistent reservations (SPC-2 §5.5.1, SPC-4 §5.13.3).
+impl Table {
+    fn reserve(&mut self, id: NexusId) -> Outcome {
+        match self.reserved {
+            Some(holder) if holder != id => Outcome::Conflict,
+            // Nobody would ever give it up.
+            _ if self.present.iter().all(|present| present.id != id) => Outcome::Conflict,
+            _ if self.reservations.is_in_use() => self.unless_privileged(id),
+            _ => {
+                self.reserved = Some(id);
+                Outcome::Good
+            }
+        }
+    }
+
+    fn release(&mut self, id: NexusId) -> Outcome {
+        if self.reservations.is_in_use() {
+            return self.unless_privileged(id);
+        }
+        // Of what another has reserved nothing is released, and that is no error.
+        self.reserved.take_if(|holder| *holder == id);
+        Outcome::Good
+    }
+
+    fn unless_privileged(&mut self, id: NexusId) -> Outcome {
+        let session = self.present(id).map(|present| present.session.clone());
+        match session {
+            Some(session) if self.reservations.is_privileged(&session) => Outcome::Good,
+            _ => Outcome::Conflict,
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! and REPORT SUPPORTED OPERATION CODES are read: they cannot disagree (SPC-4 §6.34, §6.35).
 
 use super::{LogicalUnit, Outcome, allocated, illegal, invalid_field};
-use crate::wire::scsi::opcode::{self, maintenance_in, service_action_in};
+use crate::wire::scsi::opcode::{self, maintenance_in, reserve_in, reserve_out, service_action_in};
 use crate::wire::scsi::{Sense, asc};
 
 /// A command that units execute.
@@ -92,6 +92,33 @@ macro_rules! sixteen {
     };
 }
 
+/// A service action of PERSISTENT RESERVE IN.
+macro_rules! reserve_in {
+    ($action:expr) => {
+        action(unit(&[opcode::PERSISTENT_RESERVE_IN, $action, 0, 0, 0, 0, 0, 0xff, 0xff, CONTROL]))
+    };
+}
+
+/// A service action of PERSISTENT RESERVE OUT, with the bits of its byte 2.
+macro_rules! reserve_out {
+    ($action:expr, $scope_and_type:expr) => {
+        action(unit(&[
+            opcode::PERSISTENT_RESERVE_OUT,
+            $action,
+            $scope_and_type,
+            0,
+            0,
+            0xff,
+            0xff,
+            0xff,
+            0xff,
+            CONTROL,
+        ]))
+    };
+}
+
+/// SCOPE and TYPE of PERSISTENT RESERVE OUT.
+const SCOPE_AND_TYPE: u8 = 0xff;
 /// PROTECT, DPO and FUA.
 const TRANSFER: u8 = 0xf8;
 /// PROTECT, DPO and BYTCHK.
@@ -111,6 +138,8 @@ const COMMANDS: &[Command] = &[
     write(&[opcode::WRITE_6, 0x1f, 0xff, 0xff, 0xff, CONTROL]),
     unit(&[opcode::INQUIRY, 0x01, 0xff, 0xff, 0xff, CONTROL]),
     alone(unit(&[opcode::MODE_SELECT_6, 0x11, 0, 0, 0xff, CONTROL])),
+    unit(&[opcode::RESERVE_6, 0x11, 0, 0, 0, CONTROL]),
+    unit(&[opcode::RELEASE_6, 0x11, 0, 0, 0, CONTROL]),
     unit(&[opcode::MODE_SENSE_6, 0x08, 0xff, 0xff, 0xff, CONTROL]),
     unit(&[opcode::START_STOP_UNIT, 0x01, 0, 0, 0xf7, CONTROL]),
     unit(&[opcode::SEND_DIAGNOSTIC, 0xf4, 0, 0xff, 0xff, CONTROL]),
@@ -125,7 +154,21 @@ const COMMANDS: &[Command] = &[
     write(ten!(opcode::WRITE_SAME_10, PROVISIONING)),
     thin(write(&[opcode::UNMAP, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, CONTROL])),
     alone(unit(&[opcode::MODE_SELECT_10, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, CONTROL])),
+    unit(&[opcode::RESERVE_10, 0x11, 0, 0, 0, 0, 0, 0, 0, CONTROL]),
+    unit(&[opcode::RELEASE_10, 0x11, 0, 0, 0, 0, 0, 0, 0, CONTROL]),
     unit(&[opcode::MODE_SENSE_10, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, CONTROL]),
+    reserve_in!(reserve_in::READ_KEYS),
+    reserve_in!(reserve_in::READ_RESERVATION),
+    reserve_in!(reserve_in::REPORT_CAPABILITIES),
+    reserve_in!(reserve_in::READ_FULL_STATUS),
+    reserve_out!(reserve_out::REGISTER, 0),
+    reserve_out!(reserve_out::RESERVE, SCOPE_AND_TYPE),
+    reserve_out!(reserve_out::RELEASE, SCOPE_AND_TYPE),
+    reserve_out!(reserve_out::CLEAR, 0),
+    reserve_out!(reserve_out::PREEMPT, SCOPE_AND_TYPE),
+    reserve_out!(reserve_out::PREEMPT_AND_ABORT, SCOPE_AND_TYPE),
+    reserve_out!(reserve_out::REGISTER_AND_IGNORE_EXISTING_KEY, 0),
+    reserve_out!(reserve_out::REGISTER_AND_MOVE, 0),
     read(sixteen!(opcode::READ_16, TRANSFER)),
     alone(write(&[
         opcode::COMPARE_AND_WRITE,

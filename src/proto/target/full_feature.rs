@@ -4,6 +4,7 @@
 //! A PDU that breaks a rule of its task fails the task; one that breaks a rule of the connection
 //! ends it. Nothing is executed here: what is ready waits for the owner of the target.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,9 +43,18 @@ pub(super) struct FullFeature {
     last_heard: Instant,
     /// A NOP-In waits for its answer since then.
     ping_sent: Option<Instant>,
-    /// A reset that the owner is told about: the tag to answer, and what is reset.
-    resetting: Option<(Itt, Option<Lun>)>,
+    /// Tasks of others end: the owner is told, and these are answered when it has seen to it.
+    resetting: VecDeque<Resetting>,
     logged_out: bool,
+}
+
+/// Why tasks of other sessions have to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resetting {
+    /// Task management wants it: the tag to answer, and what is reset.
+    Reset(Itt, Option<Lun>),
+    /// A command has preempted their reservations.
+    Preempted(Tag),
 }
 
 /// The transfer tag of our own NOP-Ins. Those of R2Ts have a slot in their lower half.
@@ -78,7 +88,7 @@ impl FullFeature {
             texts: Texts::default(),
             last_heard: now,
             ping_sent: None,
-            resetting: None,
+            resetting: VecDeque::new(),
             logged_out: false,
         }
     }
@@ -89,7 +99,7 @@ impl FullFeature {
 
     /// The owner has to answer first.
     pub(super) fn is_waiting(&self) -> bool {
-        self.resetting.is_some()
+        !self.resetting.is_empty()
     }
 
     pub(super) fn is_logged_out(&self) -> bool {
@@ -258,11 +268,11 @@ impl FullFeature {
         Some(Event::Command { tag, lun: task.lun, alone: is_alone(&task.cdb) })
     }
 
-    pub(super) fn execute(&mut self, tag: Tag, out: &mut Output) {
+    pub(super) fn execute(&mut self, tag: Tag, out: &mut Output) -> Option<Event> {
         let task = self.tasks.get(tag);
         if !task.is_handed_out() {
             // Its task was aborted, and its place may belong to one that still waits for data.
-            return;
+            return None;
         }
         let config = Arc::clone(&self.config);
         let outcome = match task.failure {
@@ -278,7 +288,8 @@ impl FullFeature {
             Outcome::Data(data) => {
                 let length = data.len().min(expected_in as usize);
                 if length == 0 {
-                    return self.respond(tag, ScsiStatus::Good, None, data.len() as u64, out);
+                    self.respond(tag, ScsiStatus::Good, None, data.len() as u64, out);
+                    return None;
                 }
                 let buffer = out.buffers.acquire(length);
                 out.buffers.get_mut(buffer)[..length].copy_from_slice(&data[..length]);
@@ -287,7 +298,8 @@ impl FullFeature {
             Outcome::Read(extent) => {
                 let length = extent.bytes.min(u64::from(expected_in)) as usize;
                 if length == 0 {
-                    return self.respond(tag, ScsiStatus::Good, None, extent.bytes, out);
+                    self.respond(tag, ScsiStatus::Good, None, extent.bytes, out);
+                    return None;
                 }
                 let buffer = out.buffers.acquire(length);
                 let space = &mut out.buffers.get_mut(buffer)[..length];
@@ -300,10 +312,16 @@ impl FullFeature {
                     }
                 }
             }
+            Outcome::Preempted(sessions) => {
+                self.resetting.push_back(Resetting::Preempted(tag));
+                return Some(Event::Reset { lun: Some(lun), sessions: Some(sessions) });
+            }
+            Outcome::Conflict => self.respond(tag, ScsiStatus::ReservationConflict, None, 0, out),
             Outcome::CheckCondition(sense) => {
                 self.respond(tag, ScsiStatus::CheckCondition, Some(*sense), 0, out);
             }
         }
+        None
     }
 
     /// Ends a task with Data-In PDUs, the last of which carries the status.
@@ -535,15 +553,22 @@ impl FullFeature {
 
     fn start_reset(&mut self, itt: Itt, lun: Option<Lun>, out: &mut Output) -> Event {
         self.abort(lun, out);
-        self.resetting = Some((itt, lun));
-        Event::Reset { lun }
+        self.resetting.push_back(Resetting::Reset(itt, lun));
+        Event::Reset { lun, sessions: None }
     }
 
     /// The tasks of the other sessions have ended too.
     pub(super) fn reset_done(&mut self, out: &mut Output) {
-        let Some((itt, lun)) = self.resetting.take() else { return };
-        self.config.units.reset(lun);
-        self.respond_task_management(itt, FUNCTION_COMPLETE, out);
+        match self.resetting.pop_front() {
+            Some(Resetting::Reset(itt, lun)) => {
+                self.config.units.reset(lun);
+                self.respond_task_management(itt, FUNCTION_COMPLETE, out);
+            }
+            Some(Resetting::Preempted(tag)) if self.tasks.get(tag).is_handed_out() => {
+                self.respond(tag, ScsiStatus::Good, None, 0, out);
+            }
+            Some(Resetting::Preempted(_)) | None => {}
+        }
     }
 
     /// Another session has reset a logical unit, or all. The answer TASK ABORTED is what the

@@ -9,7 +9,7 @@
 //! - [`Event::Command`]: [`Target::execute`] it, some with nobody else at the logical unit. Only
 //!   there are the stores touched.
 //! - [`Event::Reset`]: make sure that no command of another session that came earlier will still be
-//!   executed, then [`Target::reset_done`].
+//!   executed, by [`Target::handle_reset`] of that session; then [`Target::reset_done`].
 //! - [`Event::Ended`]: send what is left and close the connection.
 //!
 //! Limits of one connection: 128 commands in the window and 16 immediate ones; write buffers of
@@ -128,6 +128,8 @@ pub enum Event {
     Reset {
         /// Of this logical unit, or of all.
         lun: Option<Lun>,
+        /// Of these sessions, which are others than this one, or of all.
+        sessions: Option<Vec<SessionName>>,
     },
     /// Nothing more will come or go but what is still to be sent.
     Ended(End),
@@ -336,7 +338,7 @@ impl Target {
     /// meanwhile is passed over.
     pub fn execute(&mut self, tag: Tag) {
         if let State::LoggedIn(session) = &mut self.state {
-            session.execute(tag, &mut self.output);
+            self.events.extend(session.execute(tag, &mut self.output));
         }
     }
 

@@ -196,6 +196,42 @@ pub enum Cdb {
         /// Flags.
         flags: ProvisioningFlags,
     },
+    /// RESERVE; `size` is six or ten.
+    Reserve {
+        /// Which form.
+        size: CdbSize,
+        /// 3RDPTY: for somebody else.
+        third_party: bool,
+        /// EXTENT: only some of the blocks, which newer standards no longer have.
+        extent: bool,
+    },
+    /// RELEASE; `size` is six or ten.
+    Release {
+        /// Which form.
+        size: CdbSize,
+        /// 3RDPTY: of somebody else.
+        third_party: bool,
+        /// EXTENT: only some of the blocks, which newer standards no longer have.
+        extent: bool,
+    },
+    /// PERSISTENT RESERVE IN.
+    PersistentReserveIn {
+        /// SERVICE ACTION, five bits.
+        action: u8,
+        /// ALLOCATION LENGTH in bytes.
+        allocation: u16,
+    },
+    /// PERSISTENT RESERVE OUT.
+    PersistentReserveOut {
+        /// SERVICE ACTION, five bits.
+        action: u8,
+        /// SCOPE, four bits.
+        scope: u8,
+        /// TYPE, four bits.
+        kind: u8,
+        /// PARAMETER LIST LENGTH in bytes.
+        parameter_bytes: u32,
+    },
     /// REPORT LUNS.
     ReportLuns {
         /// SELECT REPORT.

@@ -47,6 +47,10 @@ impl Cdb {
             | Cdb::ReportLuns { .. }
             | Cdb::ReportSupportedOperationCodes { .. }
             | Cdb::ReportSupportedTaskManagementFunctions { .. } => self.emit_report(&mut cdb),
+            Cdb::Reserve { .. }
+            | Cdb::Release { .. }
+            | Cdb::PersistentReserveIn { .. }
+            | Cdb::PersistentReserveOut { .. } => self.emit_reserve(&mut cdb),
             Cdb::Other { opcode, service_action } => {
                 cdb[0] = opcode;
                 cdb[1] = service_action;
@@ -94,6 +98,31 @@ impl Cdb {
         } else {
             cdb[0] = opcodes.1;
             cdb[7..9].copy_from_slice(&length.to_be_bytes());
+        }
+    }
+
+    /// The commands about reservations.
+    fn emit_reserve(&self, cdb: &mut [u8; 16]) {
+        let opcode = |size, six, ten| if size == CdbSize::Six { six } else { ten };
+        match *self {
+            Cdb::Reserve { size, third_party, extent } => {
+                cdb[0] = opcode(size, opcode::RESERVE_6, opcode::RESERVE_10);
+                cdb[1] = u8::from(third_party) << 4 | u8::from(extent);
+            }
+            Cdb::Release { size, third_party, extent } => {
+                cdb[0] = opcode(size, opcode::RELEASE_6, opcode::RELEASE_10);
+                cdb[1] = u8::from(third_party) << 4 | u8::from(extent);
+            }
+            Cdb::PersistentReserveIn { action, allocation } => {
+                (cdb[0], cdb[1]) = (opcode::PERSISTENT_RESERVE_IN, action);
+                cdb[7..9].copy_from_slice(&allocation.to_be_bytes());
+            }
+            Cdb::PersistentReserveOut { action, scope, kind, parameter_bytes } => {
+                (cdb[0], cdb[1]) = (opcode::PERSISTENT_RESERVE_OUT, action);
+                cdb[2] = scope << 4 | kind;
+                cdb[5..9].copy_from_slice(&parameter_bytes.to_be_bytes());
+            }
+            _ => {}
         }
     }
 

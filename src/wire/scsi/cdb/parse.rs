@@ -1,7 +1,7 @@
 //! From sixteen bytes to a command.
 
 use super::super::super::{be16, be32, be64};
-use super::super::opcode::{self, maintenance_in, service_action_in};
+use super::super::opcode::{self, maintenance_in, reserve_in, reserve_out, service_action_in};
 use super::{Cdb, CdbSize, ProvisioningFlags, TransferFlags, bit};
 
 impl Cdb {
@@ -88,6 +88,10 @@ fn parse_without_range(cdb: &[u8; 16]) -> Cdb {
             index: be32(cdb, 2),
             allocation: be32(cdb, 6),
         },
+        opcode::RESERVE_6 => parse_reserve(cdb, CdbSize::Six),
+        opcode::RESERVE_10 => parse_reserve(cdb, CdbSize::Ten),
+        opcode::RELEASE_6 => parse_release(cdb, CdbSize::Six),
+        opcode::RELEASE_10 => parse_release(cdb, CdbSize::Ten),
         opcode::REPORT_LUNS => Cdb::ReportLuns { select: cdb[2], allocation: be32(cdb, 6) },
         opcode => parse_with_service_action(cdb, opcode, cdb[1] & 0x1f),
     }
@@ -101,6 +105,18 @@ fn parse_with_service_action(cdb: &[u8; 16], opcode: u8, service_action: u8) -> 
         (opcode::SERVICE_ACTION_IN_16, service_action_in::GET_LBA_STATUS) => {
             Cdb::GetLbaStatus { lba: be64(cdb, 2), allocation: be32(cdb, 10) }
         }
+        (opcode::PERSISTENT_RESERVE_IN, reserve_in::READ_KEYS..=reserve_in::READ_FULL_STATUS) => {
+            Cdb::PersistentReserveIn { action: service_action, allocation: be16(cdb, 7) }
+        }
+        (
+            opcode::PERSISTENT_RESERVE_OUT,
+            reserve_out::REGISTER..=reserve_out::REGISTER_AND_MOVE,
+        ) => Cdb::PersistentReserveOut {
+            action: service_action,
+            scope: cdb[2] >> 4,
+            kind: cdb[2] & 0x0f,
+            parameter_bytes: be32(cdb, 5),
+        },
         (opcode::MAINTENANCE_IN, maintenance_in::REPORT_SUPPORTED_OPERATION_CODES) => {
             Cdb::ReportSupportedOperationCodes {
                 timeouts: bit(cdb[2], 7),
@@ -118,6 +134,14 @@ fn parse_with_service_action(cdb: &[u8; 16], opcode: u8, service_action: u8) -> 
         }
         _ => Cdb::Other { opcode, service_action },
     }
+}
+
+fn parse_reserve(cdb: &[u8; 16], size: CdbSize) -> Cdb {
+    Cdb::Reserve { size, third_party: bit(cdb[1], 4), extent: bit(cdb[1], 0) }
+}
+
+fn parse_release(cdb: &[u8; 16], size: CdbSize) -> Cdb {
+    Cdb::Release { size, third_party: bit(cdb[1], 4), extent: bit(cdb[1], 0) }
 }
 
 /// Flags of READ and WRITE; the 6-byte forms have none.

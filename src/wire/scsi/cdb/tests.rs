@@ -246,6 +246,24 @@ fn lists_and_states() {
 }
 
 #[test]
+fn reservations() {
+    let (third_party, extent) = (false, true);
+    check(&[0x16, 0x01], Cdb::Reserve { size: CdbSize::Six, third_party, extent });
+    check(&[0x57, 0x01], Cdb::Release { size: CdbSize::Ten, third_party, extent });
+    let (third_party, extent) = (true, false);
+    check(&[0x56, 0x10], Cdb::Reserve { size: CdbSize::Ten, third_party, extent });
+    check(&[0x17, 0x10], Cdb::Release { size: CdbSize::Six, third_party, extent });
+    check(
+        &[0x5e, 0x03, 0, 0, 0, 0, 0, 0x01, 0x02, 0],
+        Cdb::PersistentReserveIn { action: 3, allocation: 0x0102 },
+    );
+    check(
+        &[0x5f, 0x04, 0x16, 0, 0, 0x01, 0x02, 0x03, 0x04, 0],
+        Cdb::PersistentReserveOut { action: 4, scope: 1, kind: 6, parameter_bytes: 0x0102_0304 },
+    );
+}
+
+#[test]
 fn unknown_commands_keep_their_number() {
     check(&[0xa3, 0x1f], Cdb::Other { opcode: 0xa3, service_action: 0x1f });
     check(&[0x9e, 0x13], Cdb::Other { opcode: 0x9e, service_action: 0x13 });
