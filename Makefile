@@ -4,6 +4,8 @@
 #   make demo       boot a real Debian from a LUN in a virtual machine, and log in
 #                   (DEMO=check does it without a person and exits 0 if all went well)
 #   make test       every test there is, with a line of counts at the end
+#   make soak       the seeded simulation of both sides with new seeds until it is stopped: a line a
+#                   minute; a failure ends it with its seed and the command that repeats it
 #   make bench      the measurements
 #   make fuzz       every fuzzer for FUZZ_SECONDS (1800) each; wants a nightly toolchain and a C++ compiler
 #   make install    programs, boot hooks, udev rule, man pages (DESTDIR=, PREFIX=)
@@ -52,6 +54,10 @@ demo: all
 .PHONY: test
 test: all
 	tests/run
+
+.PHONY: soak
+soak:
+	SIM_SOAK=1 $(CARGO) test --locked --profile soak --test sim -- --nocapture
 
 .PHONY: bench
 bench: all

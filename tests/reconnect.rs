@@ -1,16 +1,22 @@
-//! Connections that break at every byte of an exchange: each request completes once, with the right
-//! data, whatever the target had already done of it, and whatever it has lost.
+//! Connections that break at every byte of an exchange, and targets that lose their cache: each
+//! request completes once, with the right data, whatever the target had already done of it, and
+//! whatever it has lost. What was complete stays so.
 
 mod common;
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
+use common::tap::with_status;
 use common::{Direction, Pair, Settings, pattern};
 use lunboot::proto::Error;
 use lunboot::proto::disk::{self, Op, Tag};
 use lunboot::proto::params::Offer;
 use lunboot::proto::session::Event;
-use lunboot::wire::pdu::{DataIn, ScsiCommand, ScsiResponse};
+use lunboot::store::Store;
+use lunboot::wire::pdu::{DataIn, Response, ScsiCommand, ScsiResponse};
+use lunboot::wire::scsi::{ScsiStatus, Sense, SenseKey};
 
 /// Small limits, so that a short exchange has PDUs of every kind: immediate data, unsolicited and
 /// solicited Data-Out, R2T, several Data-Ins, responses.
@@ -241,6 +247,62 @@ fn copies_are_bounded_by_flushes_of_the_sessions_own() {
     assert!(pair.server.store.memory.contents()[..8 * 512] == pattern(6, 0, 8));
 }
 
+/// The next answer with GOOD becomes this unit attention.
+fn attention_instead(pair: &mut Pair, code: (u8, u8)) {
+    let mut sense = Some(Sense::new(SenseKey::UnitAttention, code));
+    pair.taps.tamper = Some(Box::new(move |direction, pdu, digests, _| {
+        if direction == Direction::Up {
+            return pdu;
+        }
+        match Response::parse(pdu.first_chunk().expect("a whole PDU")) {
+            Ok(Response::ScsiResponse(response)) if sense.is_some() => {
+                with_status(&response, ScsiStatus::CheckCondition, sense.take(), digests)
+            }
+            _ => pdu,
+        }
+    }));
+}
+
+#[test]
+fn a_disk_that_loses_its_cache_behind_a_living_target_loses_nothing() {
+    let mut pair = prepared();
+    let expected = unflushed(&mut pair);
+    pair.server.store.memory.lose_cache(|| false);
+    attention_instead(&mut pair, (0x29, 0x01));
+    pair.flush();
+    assert_eq!(pair.session.reconnects(), 1);
+    pair.restart_target(|| false);
+    assert!(pair.server.store.memory.contents()[..32 * 512] == expected);
+}
+
+#[test]
+fn a_cache_that_is_switched_on_later_loses_nothing() {
+    let mut pair = Pair::new(settings());
+    // The caching page says WCE=0, until it says something else.
+    let hidden = Rc::new(Cell::new(true));
+    let hides = hidden.clone();
+    let mode_sense = |pdu: &[u8]| pdu.len() > 54 && pdu[52] & 0x3f == 0x08 && pdu[48] < 64;
+    pair.taps.tamper = Some(Box::new(move |direction, mut pdu, _, _| {
+        if direction == Direction::Down && hides.get() && mode_sense(&pdu) {
+            assert_eq!(pdu[54] & 0x04, 0x04, "WCE, in byte 2 of the page");
+            pdu[54] &= !0x04;
+        }
+        pdu
+    }));
+    pair.run_until("login", |pair| pair.session.is_logged_in());
+    assert!(!pair.session.disk().unwrap().geometry.write_cache);
+    pair.write(0, &pattern(1, 0, 32));
+    assert_eq!(pair.server.store.memory.flushes(), 0, "what has no cache is not flushed");
+    pair.server.store.memory.flush().unwrap();
+    hidden.set(false);
+    attention_instead(&mut pair, (0x2a, 0x01));
+    let expected = unflushed(&mut pair);
+    assert_eq!(pair.session.reconnects(), 1);
+    // The block device sends no flushes, because it was made as one without a cache.
+    pair.restart_target(|| false);
+    assert!(pair.server.store.memory.contents()[..32 * 512] == expected);
+}
+
 #[test]
 fn a_lost_write_that_cannot_be_done_again_is_told_by_the_next_flush() {
     let mut pair = prepared();
@@ -348,7 +410,6 @@ fn many_requests_survive_many_cuts() {
 #[test]
 fn the_exchange_has_pdus_of_every_kind() {
     use std::cell::RefCell;
-    use std::rc::Rc;
     let mut pair = Pair::new(settings());
     let seen = Rc::new(RefCell::new(Vec::new()));
     let seen_here = seen.clone();

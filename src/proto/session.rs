@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use self::pace::Pace;
 pub use self::pace::Retry;
 pub use self::recovery::{Reason, Rung};
+pub use self::replay::Counts;
 use self::replay::{OWN_SLOTS, Upkeep};
 use super::Error;
 use super::chap::Challenge;

@@ -29,7 +29,7 @@ use lunboot::proto::session::{Event, Retry, Session, SessionConfig};
 use lunboot::proto::{Error, Patience};
 use lunboot::wire::pdu::Isid;
 
-use self::network::{Link, Weather};
+use self::network::{Link, Weather, gathered};
 use self::server::Server;
 use self::tap::Taps;
 
@@ -109,6 +109,10 @@ pub struct Pair {
     pub session: Session,
     pub server: Server,
     pub links: Vec<Link>,
+    /// The links before this one are over.
+    oldest: usize,
+    /// Bytes of an older connection that came to the target when there was another.
+    pub late: u64,
     pub taps: Taps,
     /// The link that the session uses.
     current: Option<usize>,
@@ -152,6 +156,8 @@ impl Pair {
             session: Session::new(config, now),
             server: Server::new(&settings),
             links: Vec::new(),
+            oldest: 0,
+            late: 0,
             taps: Taps::default(),
             current: None,
             connecting: None,
@@ -305,7 +311,7 @@ impl Pair {
 
     fn next_moment(&self) -> Option<Instant> {
         // What has arrived and was not taken waits for something else.
-        let arrivals = self.links.iter().flat_map(Link::arrivals);
+        let arrivals = self.links[self.oldest..].iter().flat_map(Link::arrivals);
         let links = arrivals.filter(|arrival| *arrival > self.now);
         let due = [self.session.next_deadline(), self.server.next_deadline(), self.connecting];
         due.into_iter().flatten().chain(links).min()
@@ -384,7 +390,7 @@ impl Pair {
         let count = self.session.poll_transmit(&mut slices);
         let link = &mut self.links[index];
         let room = self.settings.weather.room(link.up.bytes(), &mut self.random);
-        let bytes: Vec<u8> = slices[..count].concat().into_iter().take(room).collect();
+        let bytes = gathered(&slices[..count], room);
         if bytes.is_empty() {
             return false;
         }
@@ -399,7 +405,7 @@ impl Pair {
 
     fn target_receives(&mut self) -> bool {
         let mut progress = false;
-        for index in 0..self.links.len() {
+        for index in self.oldest..self.links.len() {
             let Some(link) = self.links[index].for_target() else { continue };
             let Some(space) = self.server.recv_space(index) else { continue };
             let most = self.settings.weather.split(&mut self.random).min(space.len());
@@ -408,6 +414,8 @@ impl Pair {
             if count > 0 {
                 self.server.received(index, count, self.now);
                 self.count(Direction::Up, count);
+                self.late +=
+                    if self.current.is_some_and(|now| now > index) { count as u64 } else { 0 };
                 progress = true;
             } else if self.links[index].has_ended_for_target() {
                 self.server.closed(index);
@@ -419,7 +427,7 @@ impl Pair {
 
     fn target_works(&mut self) -> bool {
         let mut progress = self.server.work(self.now, &mut self.random, &self.settings.weather);
-        for index in 0..self.links.len() {
+        for index in self.oldest..self.links.len() {
             let link = &mut self.links[index];
             let room = self.settings.weather.room(link.down.bytes(), &mut self.random);
             let bytes = self.server.transmit(index, room);
@@ -436,11 +444,14 @@ impl Pair {
             self.links[index].down.send(bytes, arrival);
         }
         self.server.bury();
-        for (index, link) in self.links.iter_mut().enumerate() {
+        for (index, link) in self.links.iter_mut().enumerate().skip(self.oldest) {
             if !link.is_target_gone() && !self.server.is_connected(index) {
                 link.target_is_gone();
                 progress = true;
             }
+        }
+        while self.links.get(self.oldest).is_some_and(Link::is_over) {
+            self.oldest += 1;
         }
         progress
     }

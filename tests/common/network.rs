@@ -51,15 +51,34 @@ impl Weather {
     }
 }
 
+/// The first `most` bytes of slices.
+pub fn gathered(slices: &[&[u8]], most: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for slice in slices {
+        let moved = slice.len().min(most - bytes.len());
+        bytes.extend_from_slice(&slice[..moved]);
+    }
+    bytes
+}
+
 /// A time of at most `most`.
 pub fn up_to(most: Duration, random: &mut Random) -> Duration {
     Duration::from_micros(random.below(most.as_micros() as u64 + 1))
 }
 
+/// Bytes on the way.
+#[derive(Debug)]
+struct Chunk {
+    arrival: Instant,
+    bytes: Vec<u8>,
+    /// So many of them were taken.
+    taken: usize,
+}
+
 /// One direction of a connection: bytes in order, each with the time of its arrival.
 #[derive(Debug, Default)]
 pub struct Pipe {
-    chunks: VecDeque<(Instant, VecDeque<u8>)>,
+    chunks: VecDeque<Chunk>,
     bytes: usize,
 }
 
@@ -73,23 +92,23 @@ impl Pipe {
             return;
         }
         // Nothing overtakes anything.
-        let arrival = self.chunks.back().map_or(arrival, |(last, _)| arrival.max(*last));
+        let arrival = self.chunks.back().map_or(arrival, |last| arrival.max(last.arrival));
         self.bytes += bytes.len();
-        self.chunks.push_back((arrival, bytes.into()));
+        self.chunks.push_back(Chunk { arrival, bytes, taken: 0 });
     }
 
     pub fn receive(&mut self, space: &mut [u8], now: Instant) -> usize {
         let mut count = 0;
-        while let Some((arrival, chunk)) = self.chunks.front_mut() {
-            if *arrival > now || count == space.len() {
+        while let Some(chunk) = self.chunks.front_mut() {
+            if chunk.arrival > now || count == space.len() {
                 break;
             }
-            let moved = chunk.len().min(space.len() - count);
-            for (to, from) in space[count..].iter_mut().zip(chunk.drain(..moved)) {
-                *to = from;
-            }
+            let left = &chunk.bytes[chunk.taken..];
+            let moved = left.len().min(space.len() - count);
+            space[count..count + moved].copy_from_slice(&left[..moved]);
             count += moved;
-            if chunk.is_empty() {
+            chunk.taken += moved;
+            if chunk.taken == chunk.bytes.len() {
                 self.chunks.pop_front();
             }
         }
@@ -138,6 +157,12 @@ impl Link {
         (!self.silent).then_some(self)
     }
 
+    /// Nothing can happen on it any more.
+    pub fn is_over(&self) -> bool {
+        let empty = self.up.bytes == 0 && self.down.bytes == 0;
+        self.initiator_gone && self.target_gone && (empty || self.silent)
+    }
+
     pub fn has_ended_for_target(&self) -> bool {
         self.initiator_gone && self.up.bytes == 0
     }
@@ -153,6 +178,6 @@ impl Link {
     /// When the next bytes of either direction arrive.
     pub fn arrivals(&self) -> impl Iterator<Item = Instant> {
         let pipes = [&self.up, &self.down].into_iter().filter(|_| !self.silent);
-        pipes.flat_map(|pipe| pipe.chunks.iter().map(|(arrival, _)| *arrival))
+        pipes.flat_map(|pipe| pipe.chunks.iter().map(|chunk| chunk.arrival))
     }
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lunboot::proto::logical_unit::{LogicalUnit, Options};
 use lunboot::proto::logical_units::LogicalUnits;
@@ -17,7 +17,7 @@ use lunboot::store::memory::MemoryStore;
 use lunboot::store::{Allocation, Store};
 
 use super::Settings;
-use super::network::{Weather, up_to};
+use super::network::{Weather, gathered, up_to};
 
 pub const NAME: &str = "iqn.2026-11.example:root";
 
@@ -25,23 +25,38 @@ pub const NAME: &str = "iqn.2026-11.example:root";
 #[derive(Debug)]
 pub struct FaultyStore {
     pub memory: MemoryStore,
-    faults: Mutex<(Random, u64)>,
+    faults: Mutex<Faults>,
+}
+
+#[derive(Debug)]
+struct Faults {
+    random: Random,
+    one_in: u64,
+    happened: u64,
 }
 
 impl FaultyStore {
     fn new(size_bytes: u64, seed: u64) -> FaultyStore {
         let memory = MemoryStore::with_volatile_cache(size_bytes);
-        FaultyStore { memory, faults: Mutex::new((Random::new(seed), 0)) }
+        let faults = Faults { random: Random::new(seed), one_in: 0, happened: 0 };
+        FaultyStore { memory, faults: Mutex::new(faults) }
     }
 
     /// From now on one call of so many fails; 0 for none.
     pub fn fail_one_in(&self, calls: u64) {
-        self.faults.lock().expect("no test has panicked").1 = calls;
+        self.faults.lock().expect("no test has panicked").one_in = calls;
+    }
+
+    /// How many calls have failed.
+    pub fn faults(&self) -> u64 {
+        self.faults.lock().expect("no test has panicked").happened
     }
 
     fn check(&self) -> Result<(), io::Error> {
-        let (random, one_in) = &mut *self.faults.lock().expect("no test has panicked");
+        let Faults { random, one_in, happened } =
+            &mut *self.faults.lock().expect("no test has panicked");
         if *one_in != 0 && random.below(*one_in) == 0 {
+            *happened += 1;
             return Err(io::Error::other("a fault that the test wanted"));
         }
         Ok(())
@@ -108,6 +123,10 @@ pub struct Server {
     connections: Vec<Connection>,
     block_bytes: usize,
     tsih: u16,
+    /// Older sessions that a new login has ended.
+    pub reinstated: u64,
+    /// Commands that took a second or longer.
+    pub slow: u64,
 }
 
 struct Connection {
@@ -135,7 +154,15 @@ impl Server {
             ..TargetConfig::new(NAME, LogicalUnits::new(vec![unit]))
         };
         let block_bytes = settings.block_bytes as usize;
-        Server { config: Arc::new(config), store, connections: Vec::new(), block_bytes, tsih: 0 }
+        Server {
+            config: Arc::new(config),
+            store,
+            connections: Vec::new(),
+            block_bytes,
+            tsih: 0,
+            reinstated: 0,
+            slow: 0,
+        }
     }
 
     pub fn accept(&mut self, link: usize, now: Instant) {
@@ -171,6 +198,7 @@ impl Server {
                 match event {
                     Event::Command { tag, .. } => {
                         let due = now + up_to(weather.execution_max, random);
+                        self.slow += u64::from(due - now >= Duration::from_secs(1));
                         self.connections[index].commands.push((due, tag));
                     }
                     Event::Claim { session, discovery } => {
@@ -206,7 +234,9 @@ impl Server {
     fn admit(&mut self, index: usize, name: SessionName, discovery: bool, now: Instant) -> usize {
         let link = self.connections[index].link;
         if !discovery {
+            let before = self.connections.len();
             self.connections.retain(|other| other.session.as_ref() != Some(&name));
+            self.reinstated += (before - self.connections.len()) as u64;
         }
         self.tsih = self.tsih % u16::MAX + 1;
         let index = self.connections.iter().position(|other| other.link == link);
@@ -218,10 +248,17 @@ impl Server {
 
     /// Another initiator resets the logical unit.
     pub fn reset_from_elsewhere(&mut self) {
+        self.config.units.reset(None);
         for connection in &mut self.connections {
             connection.target.handle_reset(None);
         }
         self.config.units.reset(None);
+    }
+
+    /// The disk behind the target loses power; the connections stay.
+    pub fn unit_loses_power(&mut self, survives: impl FnMut() -> bool) {
+        self.store.memory.tear_cache(self.block_bytes, survives);
+        self.reset_from_elsewhere();
     }
 
     /// What a connection sends, at most so many bytes.
@@ -229,7 +266,7 @@ impl Server {
         let Some(connection) = self.find(link) else { return Vec::new() };
         let mut slices: [&[u8]; 8] = [&[]; 8];
         let count = connection.target.poll_transmit(&mut slices);
-        let bytes: Vec<u8> = slices[..count].concat().into_iter().take(most).collect();
+        let bytes = gathered(&slices[..count], most);
         if !bytes.is_empty() {
             connection.target.sent(bytes.len());
         }

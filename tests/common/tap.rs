@@ -5,7 +5,8 @@
 
 use lunboot::proto::random::Random;
 use lunboot::wire::frame::Digests;
-use lunboot::wire::pdu::{BHS_BYTES, Bhs, Header, LoginRequest, LoginResponse};
+use lunboot::wire::pdu::{BHS_BYTES, Bhs, Header, LoginRequest, LoginResponse, ScsiResponse};
+use lunboot::wire::scsi::{ScsiStatus, Sense};
 
 use super::Direction;
 
@@ -70,6 +71,33 @@ pub fn pdu_bytes(bytes: &[u8], digests: Digests) -> Option<usize> {
 
 pub fn header_bytes(header: &Header, digests: Digests) -> usize {
     BHS_BYTES + header.ahs_bytes as usize + if digests.header { 4 } else { 0 }
+}
+
+/// A SCSI Response like this one, but with another status and perhaps sense data.
+pub fn with_status(
+    response: &ScsiResponse,
+    status: ScsiStatus,
+    sense: Option<Sense>,
+    digests: Digests,
+) -> Vec<u8> {
+    let mut data = Vec::new();
+    if let Some(sense) = sense {
+        let bytes = sense.emit_fixed();
+        data.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+        data.extend_from_slice(&bytes);
+    }
+    let response =
+        ScsiResponse { status: status.code(), data_bytes: data.len() as u32, ..*response };
+    let mut pdu = response.emit().to_vec();
+    if digests.header {
+        pdu.extend_from_slice(&crc32c::crc32c(&pdu).to_le_bytes());
+    }
+    data.resize(data.len().next_multiple_of(4), 0);
+    pdu.extend_from_slice(&data);
+    if digests.data && !data.is_empty() {
+        pdu.extend_from_slice(&crc32c::crc32c(&data).to_le_bytes());
+    }
+    pdu
 }
 
 pub fn is_login(pdu: &[u8]) -> bool {

@@ -2,64 +2,40 @@
 //!
 //! One seed decides all of it: what is negotiated; which requests come (never two that write the
 //! same sector at once, as the block layer keeps it); how bytes are split and delayed; in which
-//! order commands are executed; links that are cut, seen by one side or both, or fall silent;
-//! connections that are refused; a target that crashes, with or without its cache; statuses and
-//! resets that make the initiator try again; bits that flip where digests are in force; a store
-//! that fails. Whatever comes, each request completes once, each read returns what may be there
-//! (see `model`), and when the faults end, everything comes to rest.
+//! order and how slowly commands are executed; links that are cut, seen by one side or both, or
+//! fall silent; connections that are refused; a target, or its disk alone, that loses power and
+//! what was in its cache, block by block; statuses, resets and unit attentions; bits that flip
+//! where digests are in force; a store that fails. Whatever comes, each request completes once,
+//! each read returns what was last written (see `model`), and when the faults end, everything comes
+//! to rest. What has happened is counted (see `coverage`); nothing of it may be missing.
 //!
-//! `cargo test --test sim` runs some thousand seeds, `SIM_SEEDS=20000` so many, and
-//! `SIM_SEED=4711` one, with what happens printed. A failure prints its seed.
+//! `cargo test --test sim` runs for a minute at most, `SIM_SEEDS=20000` so many seeds, `SIM_SOAK=1`
+//! new ones until it is stopped (`make soak`), and `SIM_SEED=4711` one, with what happens printed.
+//! A failure prints its seed.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod coverage;
+mod draw;
 mod model;
+mod run;
 mod trouble;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::network::{Weather, up_to};
-use common::{Pair, Settings, pattern};
-use lunboot::proto::Patience;
+use common::network::up_to;
+use common::{Pair, pattern};
+use coverage::Coverage;
+use draw::{rate, settings};
+use lunboot::proto::Error as SessionError;
 use lunboot::proto::disk::{Error, Op, Tag};
-use lunboot::proto::params::{DigestChoice, Offer};
+use lunboot::proto::params::DigestChoice;
 use lunboot::proto::random::Random;
-use lunboot::proto::session::Retry;
+use lunboot::proto::session::{Event, Rung};
 use model::Model;
 use trouble::Tampering;
-
-/// Seeds of a run that says nothing else: as many as fit into the patience of `make test`.
-const SEEDS: u64 = 3000;
-
-#[test]
-fn seeds() {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-    };
-    if let Some(seed) = number("SIM_SEED") {
-        return Simulation::new(seed, true).run();
-    }
-    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
-                        return;
-                    }
-                    Simulation::new(seed, false).run();
-                }
-            });
-        }
-    });
-}
 
 /// Faults that may come in a run, each one time in so many rounds; 0 for never.
 struct Faults {
@@ -68,6 +44,7 @@ struct Faults {
     silence: u64,
     refuse: u64,
     crash: u64,
+    unit_crash: u64,
     reset: u64,
     store: u64,
     /// How many faults there may still be: a link that never holds for as long as a request takes
@@ -85,6 +62,9 @@ struct Simulation {
     model: Model,
     faults: Faults,
     tampering: Rc<Cell<Tampering>>,
+    coverage: Rc<RefCell<Coverage>>,
+    /// Writes that had been written again when the session last was at work.
+    rewritten: u64,
     /// Requests that are still to come.
     requests_left: u64,
     requests_at_once: u64,
@@ -119,23 +99,32 @@ impl Simulation {
         let settings = settings(&mut random);
         let sectors = settings.disk_bytes / 512;
         let tags = settings.requests_max;
-        let digests = settings.initiator.header_digest == DigestChoice::Always
-            && settings.initiator.data_digest == DigestChoice::Always;
+        let header = settings.initiator.header_digest == DigestChoice::Always;
+        let data = settings.initiator.data_digest == DigestChoice::Always;
+        let coverage = Rc::new(RefCell::new(Coverage::new()));
+        coverage.borrow_mut().count(match (header, data) {
+            (false, false) => "no digests",
+            (true, false) => "header digests",
+            (false, true) => "data digests",
+            (true, true) => "both digests",
+        });
         let tampering = Rc::new(Cell::new(Tampering {
             status_one_in: rate(&mut random, 8),
-            flip_one_in: if digests { rate(&mut random, 50) } else { 0 },
+            flip_one_in: if header || data { rate(&mut random, 50) } else { 0 },
+            power_was_lost: false,
         }));
         if shown {
             println!("{settings:#?}\n{:?}", tampering.get());
         }
         let mut pair = Pair::new(settings);
-        pair.taps.tamper = Some(trouble::tamper(tampering.clone(), shown));
+        pair.taps.tamper = Some(trouble::tamper(tampering.clone(), coverage.clone(), shown));
         let faults = Faults {
             cut: rate(&mut random, 60),
             cut_for_initiator: rate(&mut random, 60),
             silence: rate(&mut random, 200),
             refuse: rate(&mut random, 200),
-            crash: rate(&mut random, 100),
+            crash: rate(&mut random, 60),
+            unit_crash: rate(&mut random, 100),
             reset: rate(&mut random, 60),
             store: rate(&mut random, 200),
             left: random.below(30) as u32,
@@ -147,6 +136,8 @@ impl Simulation {
             model: Model::new(sectors),
             faults,
             tampering,
+            coverage,
+            rewritten: 0,
             requests_left: 10 + random.below(60),
             requests_at_once: 1 + random.below(tags as u64),
             in_flight: vec![None; tags],
@@ -156,13 +147,16 @@ impl Simulation {
         }
     }
 
-    fn run(mut self) {
+    fn run(mut self) -> Coverage {
         let _announce = Announce(self.seed);
         while self.requests_left > 0 {
             self.strike();
             self.ask();
             self.go_on();
             self.take_completions();
+            if self.pair.session.is_logged_in() {
+                self.rewritten = self.pair.session.upkeep().rewritten;
+            }
         }
         self.calm_down();
         self.pair.run_until("the last completion", |pair| pair.requests_in_flight() == 0);
@@ -170,6 +164,48 @@ impl Simulation {
         self.check_what_is_left();
         self.pair.log_out();
         assert_eq!(self.pair.session.next_deadline(), None, "the session is not at rest");
+        self.count_what_followed();
+        self.coverage.borrow().clone()
+    }
+
+    fn count(&self, kind: &'static str) {
+        self.coverage.borrow_mut().count(kind);
+    }
+
+    fn count_what_followed(&mut self) {
+        for event in std::mem::take(&mut self.pair.events) {
+            match event {
+                Event::Resumed { .. } => self.count("reconnects"),
+                Event::WriteLost { .. } => self.count("writes lost"),
+                Event::Recovering { rung: Rung::AbortTask, .. } => self.count("ABORT TASK"),
+                Event::Recovering { rung: Rung::LogicalUnitReset, .. } => {
+                    self.count("LOGICAL UNIT RESET");
+                }
+                Event::Trouble { error, retry_after, .. } => {
+                    match error {
+                        SessionError::TimedOut { .. } => self.count("time-outs"),
+                        SessionError::DigestError { .. } => self.count("digest errors"),
+                        _ => {}
+                    }
+                    if !retry_after.is_zero() {
+                        self.count("failed attempts");
+                    }
+                }
+                _ => {}
+            }
+        }
+        let (upkeep, server) = (self.pair.session.upkeep(), &self.pair.server);
+        for (kind, times) in [
+            ("writes written again", upkeep.rewritten),
+            ("own flushes", upkeep.flushes),
+            ("writes held back", upkeep.held_back),
+            ("sessions reinstated", server.reinstated),
+            ("slow commands", server.slow),
+            ("store faults", server.store.faults()),
+            ("late bytes", self.pair.late),
+        ] {
+            self.coverage.borrow_mut().add(kind, times);
+        }
     }
 
     /// Reads the whole disk, makes it stable, loses power, and reads it again.
@@ -219,7 +255,10 @@ impl Simulation {
     fn draw(&mut self) -> Asked {
         let block = u64::from(self.pair.settings.block_bytes / 512);
         let blocks = u64::from(self.model.sectors()) / block;
-        let most = [1, 8, 32, 64][self.random.below(4) as usize].min(blocks);
+        // A long request in small pieces takes long and finds little.
+        let split = self.pair.settings.weather.split_bytes_max;
+        let longest = if (1..=100).contains(&split) { 8 / block } else { 64 };
+        let most = [1, 8, 32, 64][self.random.below(4) as usize].min(blocks).min(longest);
         let length = 1 + self.random.below(most);
         let start = self.random.below(blocks - length + 1) * block;
         let fua = self.random.below(4) == 0;
@@ -249,6 +288,15 @@ impl Simulation {
             Op::Read => vec![0xa5; sectors as usize * 512],
             _ => vec![0xa5; 4096],
         };
+        self.count(match op {
+            Op::Read => "reads",
+            Op::Write { fua: false } => "writes",
+            Op::Write { fua: true } => "forced writes",
+            Op::Discard => "discards",
+            Op::WriteZeroes { fua: false, .. } => "zeroes",
+            Op::WriteZeroes { fua: true, .. } => "forced zeroes",
+            Op::Flush => "flushes",
+        });
         self.model.begin(tag, asked);
         self.in_flight[tag] = Some(asked);
         self.pair.submit_length(Tag(tag as u16), op, start, sectors, buffer);
@@ -270,7 +318,10 @@ impl Simulation {
             match completion.result {
                 Ok(()) => self.model.end(tag, asked, &completion.buffer),
                 // Only what a store says may fail a request; the network never does.
-                Err(Error::Medium) => self.model.fail(tag, asked),
+                Err(Error::Medium) => {
+                    self.count("failed requests");
+                    self.model.fail(tag, asked);
+                }
                 Err(error) => panic!("{asked:?} failed: {error}"),
             }
         }
@@ -308,30 +359,37 @@ impl Simulation {
 
     fn strike(&mut self) {
         if self.comes(self.faults.cut) {
-            self.tell("the link is cut");
+            self.happens("the link is cut", "cuts");
             self.pair.cut();
         }
         if self.comes(self.faults.cut_for_initiator) {
-            self.tell("the link is cut for the initiator");
+            self.happens("the link is cut for the initiator", "cuts seen by one side");
             self.pair.cut_for_initiator();
         }
         if self.comes(self.faults.silence) {
-            self.tell("the link falls silent");
+            self.happens("the link falls silent", "silences");
             self.pair.silence();
         }
         if self.comes(self.faults.refuse) {
             self.pair.refusing = true;
-            self.tell("connections are refused");
+            self.happens("connections are refused", "refusals");
         }
         if self.comes(self.faults.crash) {
             self.crash();
+            if self.random.below(3) == 0 {
+                self.happens("it takes a while to come back", "slow restarts");
+                self.pair.refusing = true;
+            }
+        }
+        if self.pair.session.is_logged_in() && self.comes(self.faults.unit_crash) {
+            self.crash_unit();
         }
         if self.pair.refusing && self.random.below(20) == 0 {
             self.pair.refusing = false;
         }
         if self.faults.resets_left > 0 && self.comes(self.faults.reset) {
             self.faults.resets_left -= 1;
-            self.tell("the unit is reset from elsewhere");
+            self.happens("the unit is reset from elsewhere", "resets");
             self.pair.server.reset_from_elsewhere();
         }
         if self.comes(self.faults.store) {
@@ -342,16 +400,45 @@ impl Simulation {
     }
 
     fn crash(&mut self) {
+        let rewritten = self.pair.session.upkeep().rewritten;
+        if !self.pair.session.is_logged_in() && rewritten > self.rewritten {
+            self.count("crashes during a rewrite");
+        }
+        self.happens("the target loses power", "crashes");
+        self.lose_power(|pair, survives| pair.restart_target(survives));
+    }
+
+    fn crash_unit(&mut self) {
+        self.tell("the disk behind the target loses power");
+        self.lose_power(|pair, survives| pair.server.unit_loses_power(survives));
+        self.tampering.set(Tampering { power_was_lost: true, ..self.tampering.get() });
+    }
+
+    fn lose_power(&mut self, lose: impl FnOnce(&mut Pair, &mut dyn FnMut() -> bool)) {
         // All of the cache may be lost, some of it or nothing.
-        let lost = self.random.below(3);
-        self.tell("the target loses power");
+        let how = self.random.below(4);
         let random = &mut self.random;
-        self.pair.restart_target(|| match lost {
-            0 => false,
-            1 => true,
-            _ => random.below(2) == 0,
+        let (mut lost, mut kept) = (false, false);
+        lose(&mut self.pair, &mut || {
+            let survives = match how {
+                0 => false,
+                1 => true,
+                _ => random.below(2) == 0,
+            };
+            (lost, kept) = (lost || !survives, kept || survives);
+            survives
         });
+        match (lost, kept) {
+            (true, true) => self.count("caches torn"),
+            (true, false) => self.count("caches lost"),
+            _ => {}
+        }
         self.model.lose_power(&self.pair.server.store.memory.contents());
+    }
+
+    fn happens(&self, what: &str, kind: &'static str) {
+        self.tell(what);
+        self.count(kind);
     }
 
     fn tell(&self, what: &str) {
@@ -362,69 +449,10 @@ impl Simulation {
 
     /// No more faults from now on.
     fn calm_down(&mut self) {
-        self.tampering.set(Tampering { status_one_in: 0, flip_one_in: 0 });
+        let power_was_lost = self.tampering.get().power_was_lost;
+        self.tampering.set(Tampering { status_one_in: 0, flip_one_in: 0, power_was_lost });
         self.pair.refusing = false;
         self.pair.server.store.fail_one_in(0);
-        self.faults.crash = 0;
-    }
-}
-
-/// One in how many, never more often than `least`; 0 in half of all runs.
-fn rate(random: &mut Random, least: u64) -> u64 {
-    if random.below(2) == 0 { 0 } else { least + random.below(least * 4) }
-}
-
-fn pick<T: Copy>(random: &mut Random, from: &[T]) -> T {
-    from[random.below(from.len() as u64) as usize]
-}
-
-fn offer(random: &mut Random, digests: DigestChoice) -> Offer {
-    let max_burst_bytes = pick(random, &[512, 4096, 20_000, 65_536, 262_144]);
-    Offer {
-        header_digest: digests,
-        data_digest: digests,
-        max_recv_bytes: pick(random, &[512, 1000, 4096, 8192, 65_536, 262_144]),
-        max_burst_bytes,
-        first_burst_bytes: pick(random, &[512, 1024, 8192, 65_536]).min(max_burst_bytes),
-        initial_r2t: random.below(2) == 0,
-        immediate_data: random.below(2) == 0,
-        max_outstanding_r2t: pick(random, &[1, 2, 8, 1000]),
-        default_time2wait: 0,
-        default_time2retain: 0,
-    }
-}
-
-fn settings(random: &mut Random) -> Settings {
-    let digests = pick(random, &[DigestChoice::Never, DigestChoice::Always]);
-    let seconds = |random: &mut Random, most| Duration::from_secs(1 + random.below(most));
-    Settings {
-        seed: random.bits(),
-        initiator: offer(random, digests),
-        target: offer(random, digests),
-        disk_bytes: 4096 * (1 + random.below(32)),
-        block_bytes: pick(random, &[512, 4096]),
-        read_only: false,
-        requests_max: pick(random, &[1, 4, 16]),
-        transfer_bytes_max: pick(random, &[4096, 8192, 65_536, 262_144]),
-        unflushed_bytes_max: pick(random, &[0, 16_384, 65_536, 1 << 20]),
-        patience: Patience {
-            login: seconds(random, 30),
-            idle: seconds(random, 5),
-            ping: seconds(random, 5),
-            // Often less than the line and the target need.
-            command: seconds(random, 30),
-            management: seconds(random, 10),
-        },
-        retry: Retry { first: Duration::from_millis(1 + random.below(1000)), ..Retry::default() },
-        ping_interval: seconds(random, 30),
-        secrets: None,
-        chap: None,
-        weather: Weather {
-            split_bytes_max: pick(random, &[0, 20, 100, 3000, 10_000]),
-            delay_max: Duration::from_millis(pick(random, &[0, 0, 1, 200])),
-            window_bytes: pick(random, &[1000, 30_000, 1 << 20]),
-            shuffle: random.below(2) == 0,
-            execution_max: Duration::from_millis(pick(random, &[0, 0, 10, 3000])),
-        },
+        (self.faults.crash, self.faults.unit_crash) = (0, 0);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A writing is *possible* from the moment its request is submitted, and alone when that has
 //! completed: also after the target has lost power, because a block layer that stays up does not
-//! write again. Only what was begun since and has failed may take turns with it then.
+//! write again. What has failed may take turns with what was there before, until something else is
+//! written.
 //!
 //! A writing is *stable*, may be on the medium after a loss of power, from its submission too; what
 //! is older is out of the question only when a flush that was submitted after the completion has
@@ -24,40 +25,28 @@ type Set = Vec<u32>;
 struct Sector {
     /// What a read may return.
     possible: Set,
-    /// The last completed writing, and those begun since.
-    candidates: Set,
     /// What may be on the medium when power is lost.
     stable: Set,
     /// A request that writes it is in flight.
     busy: bool,
-    /// When the set of what is possible last changed.
-    changed: u64,
 }
 
 /// A read or a flush in flight.
 struct Observer {
     tag: usize,
     first: usize,
-    begun: u64,
     seen: Vec<Set>,
 }
 
 pub(crate) struct Model {
     sectors: Vec<Sector>,
     observers: Vec<Observer>,
-    clock: u64,
 }
 
 impl Model {
     pub(crate) fn new(sectors: u64) -> Model {
-        let sector = Sector {
-            possible: vec![0],
-            candidates: vec![0],
-            stable: vec![0],
-            busy: false,
-            changed: 0,
-        };
-        Model { sectors: vec![sector; sectors as usize], observers: Vec::new(), clock: 0 }
+        let sector = Sector { possible: vec![0], stable: vec![0], busy: false };
+        Model { sectors: vec![sector; sectors as usize], observers: Vec::new() }
     }
 
     pub(crate) fn sectors(&self) -> u32 {
@@ -70,16 +59,14 @@ impl Model {
     }
 
     pub(crate) fn begin(&mut self, tag: usize, asked: Asked) {
-        self.clock += 1;
         match asked.op {
             Op::Read => self.observe(tag, range(asked)),
             Op::Flush => self.observe(tag, 0..self.sectors.len()),
             _ => {
                 for index in range(asked) {
                     let sector = &mut self.sectors[index];
-                    (sector.busy, sector.changed) = (true, self.clock);
+                    sector.busy = true;
                     add(&mut sector.possible, &[asked.writing]);
-                    add(&mut sector.candidates, &[asked.writing]);
                     add(&mut sector.stable, &[asked.writing]);
                     self.show(index, &[asked.writing]);
                 }
@@ -89,14 +76,12 @@ impl Model {
 
     /// The request has completed well.
     pub(crate) fn end(&mut self, tag: usize, asked: Asked, buffer: &[u8]) {
-        self.clock += 1;
         match asked.op {
             Op::Read => self.end_read(tag, asked, buffer),
             Op::Flush => {
                 let observer = self.take_observer(tag);
                 for (sector, seen) in self.sectors.iter_mut().zip(observer.seen) {
                     sector.stable.retain(|writing| seen.contains(writing));
-                    sector.candidates.retain(|writing| seen.contains(writing));
                     assert!(!sector.stable.is_empty(), "the model contradicts itself");
                 }
             }
@@ -107,40 +92,28 @@ impl Model {
 
     /// The request has failed: what it was to do may have been done or not.
     pub(crate) fn fail(&mut self, tag: usize, asked: Asked) {
-        self.clock += 1;
         match asked.op {
             Op::Read | Op::Flush => drop(self.take_observer(tag)),
             _ => {
                 for sector in &mut self.sectors[range(asked)] {
-                    (sector.busy, sector.changed) = (false, self.clock);
+                    sector.busy = false;
                 }
             }
         }
     }
 
     /// Power is lost, and this is what is on the medium.
-    pub(crate) fn lose_power(&mut self, medium: &[u8]) {
-        self.clock += 1;
-        for (index, bytes) in medium.chunks(512).enumerate() {
-            let sector = &mut self.sectors[index];
+    pub(crate) fn lose_power(&self, medium: &[u8]) {
+        for (index, (sector, bytes)) in self.sectors.iter().zip(medium.chunks(512)).enumerate() {
             check(index, bytes, &sector.stable);
-            if sector.candidates.len() > 1 {
-                sector.possible.clone_from(&sector.candidates);
-                sector.changed = self.clock;
-                let candidates = sector.candidates.clone();
-                self.show(index, &candidates);
-            }
         }
     }
 
     /// The session says that a completed write is lost: a store that fails has not taken it back.
     pub(crate) fn lose_writes(&mut self, start: u64, sectors: u32) {
-        self.clock += 1;
         for index in start as usize..start as usize + sectors as usize {
             let sector = &mut self.sectors[index];
-            sector.changed = self.clock;
             let stable = sector.stable.clone();
-            add(&mut sector.candidates, &stable);
             add(&mut sector.possible, &stable);
             self.show(index, &stable);
         }
@@ -156,20 +129,14 @@ impl Model {
     fn end_read(&mut self, tag: usize, asked: Asked, buffer: &[u8]) {
         let observer = self.take_observer(tag);
         for ((index, bytes), seen) in range(asked).zip(buffer.chunks(512)).zip(&observer.seen) {
-            let writing = check(index, bytes, seen);
-            let sector = &mut self.sectors[index];
-            if !sector.busy && sector.changed < observer.begun {
-                // Nothing has changed since: that is what is there, and not only possible.
-                sector.possible = vec![writing];
-            }
+            check(index, bytes, seen);
         }
     }
 
     fn settle(&mut self, asked: Asked, forced: bool) {
         for sector in &mut self.sectors[range(asked)] {
-            (sector.busy, sector.changed) = (false, self.clock);
+            sector.busy = false;
             sector.possible = vec![asked.writing];
-            sector.candidates = vec![asked.writing];
             if forced {
                 sector.stable = vec![asked.writing];
             }
@@ -179,7 +146,7 @@ impl Model {
     fn observe(&mut self, tag: usize, range: std::ops::Range<usize>) {
         let first = range.start;
         let seen = self.sectors[range].iter().map(|sector| sector.possible.clone()).collect();
-        self.observers.push(Observer { tag, first, begun: self.clock, seen });
+        self.observers.push(Observer { tag, first, seen });
     }
 
     fn take_observer(&mut self, tag: usize) -> Observer {
@@ -198,10 +165,9 @@ impl Model {
     }
 }
 
-fn check(index: usize, bytes: &[u8], possible: &Set) -> u32 {
-    let writing = writing_of(bytes, index as u64);
-    match writing {
-        Some(writing) if possible.contains(&writing) => writing,
+fn check(index: usize, bytes: &[u8], possible: &Set) {
+    match writing_of(bytes, index as u64) {
+        Some(writing) if possible.contains(&writing) => {}
         Some(writing) => panic!("sector {index} is of writing {writing}, not one of {possible:?}"),
         None => panic!("sector {index} is torn or in the wrong place: {:02x?}", &bytes[..16]),
     }

@@ -29,6 +29,17 @@ const CACHE_MAY_BE_LOST: [(u8, u8); 3] = [(0x29, 0x00), (0x29, 0x01), (0x29, 0x0
 /// MODE PARAMETERS CHANGED.
 const CACHE_MAY_BE_NEW: [(u8, u8); 2] = [(0x2a, 0x00), (0x2a, 0x01)];
 
+/// What a session has done by itself so that no completed write is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Writes that were written again.
+    pub rewritten: u64,
+    /// Flushes that the block layer had not asked for.
+    pub flushes: u64,
+    /// Writes that waited for a flush because there was no room for a copy.
+    pub held_back: u64,
+}
+
 /// What the session knows of its own upkeep.
 #[derive(Default)]
 pub(super) struct Upkeep {
@@ -40,6 +51,7 @@ pub(super) struct Upkeep {
     parked: Vec<(Slot, Mark)>,
     /// A write could not be done again: the next flush of the block layer says so.
     lost: Option<disk::Error>,
+    counts: Counts,
 }
 
 impl Upkeep {
@@ -60,6 +72,11 @@ impl Upkeep {
 }
 
 impl Session {
+    /// What the session has done so that no completed write is lost.
+    pub fn upkeep(&self) -> Counts {
+        self.upkeep.counts
+    }
+
     /// Why the disk has to be looked at again, which a new login does, if this answer says so.
     pub(super) fn doubt(&self, outcome: &Outcome) -> Option<Error> {
         let Outcome::Status { sense: Some(sense), .. } = outcome else { return None };
@@ -154,6 +171,7 @@ impl Session {
             let slot = self.tasks.insert(Owner::Flush, work, Buffer::default());
             self.waiting.push_front(slot.expect("slots are kept for the session itself"));
             self.upkeep.flushing = true;
+            self.upkeep.counts.flushes += 1;
         }
     }
 
@@ -165,6 +183,7 @@ impl Session {
         }
         let mark = self.tasks.unflushed.pass();
         self.upkeep.parked.push((slot, mark));
+        self.upkeep.counts.held_back += 1;
         false
     }
 
@@ -205,6 +224,7 @@ impl Session {
         outcome: Outcome,
     ) {
         let Work { start_sector, sectors, .. } = self.tasks.remove(slot).work;
+        self.upkeep.counts.rewritten += u64::from(result.is_ok());
         if let Err(error) = result {
             self.upkeep.lost = Some(error);
             self.events.push_back(Event::WriteLost { start_sector, sectors, outcome });
