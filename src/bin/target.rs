@@ -41,6 +41,10 @@ struct Serve {
     /// bytes of a logical block, 512 or 4096 (default: 512)
     #[argh(option, default = "512", arg_name = "bytes")]
     block_size: u32,
+    /// directory where persistent reservations survive a restart, if initiators want that (default:
+    /// they cannot)
+    #[argh(option, arg_name = "directory")]
+    state: Option<PathBuf>,
     /// file with the names and secrets of those who may log in, of mode 0600 (default: everybody
     /// may)
     #[argh(option, arg_name = "file")]
@@ -86,6 +90,7 @@ fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
         name: serve.name,
         read_only: serve.read_only,
         block_bytes: serve.block_size,
+        state: serve.state,
         secrets: serve.secrets,
         open_discovery: serve.open_discovery,
         files: serve.files,

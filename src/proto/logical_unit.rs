@@ -180,6 +180,12 @@ impl LogicalUnit {
         Ok(LogicalUnit { nexuses: Arc::new(Nexuses::with_record(text, record)?), ..self })
     }
 
+    /// What VPD page 80h says: the same for this disk as long as its name and that of the target
+    /// are, and different from every other's.
+    pub fn serial_number(&self) -> String {
+        self.identity.serial()
+    }
+
     /// Size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.blocks * u64::from(self.block_bytes)

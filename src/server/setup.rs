@@ -2,17 +2,19 @@
 //! a name where none was given, and the lines that tell how to reach it.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Server;
-use crate::proto::logical_unit::{LogicalUnit, Options, Unfit, stable_hash};
+use crate::proto::logical_unit::{LogicalUnit, Options, RecordError, Unfit, stable_hash};
 use crate::proto::logical_units::LogicalUnits;
 use crate::proto::target::TargetConfig;
 use crate::secrets;
 use crate::store::file::{FileStore, OpenError};
+use crate::store::record::FileRecord;
 use crate::wire::Malformed;
 use crate::wire::root_path::{DEFAULT_PORT, Host, IscsiName, RootPath};
 use crate::wire::scsi::Lun;
@@ -28,6 +30,8 @@ pub struct Setup {
     pub read_only: bool,
     /// Bytes of a logical block.
     pub block_bytes: u32,
+    /// The directory where persistent reservations survive a restart, if they do.
+    pub state: Option<PathBuf>,
     /// The file of those who may log in; without one everybody may.
     pub secrets: Option<PathBuf>,
     /// Discovery needs no secret.
@@ -53,6 +57,10 @@ pub enum SetupError {
     Open(OpenError),
     /// A file cannot be a disk.
     Unfit(PathBuf, Unfit),
+    /// The state of a disk cannot be kept in this directory.
+    State(PathBuf, io::Error),
+    /// The state of a disk, in this file, is not what was written there.
+    Record(PathBuf, RecordError),
 }
 
 impl Setup {
@@ -75,7 +83,11 @@ impl Setup {
         for path in &self.files {
             let store = FileStore::open(path, self.read_only).map_err(SetupError::Open)?;
             let unit = LogicalUnit::new(Arc::new(store), &name, &disk_name(path), options);
-            units.push(unit.map_err(|unfit| SetupError::Unfit(path.clone(), unfit))?);
+            let unit = unit.map_err(|unfit| SetupError::Unfit(path.clone(), unfit))?;
+            units.push(match &self.state {
+                Some(directory) => with_state(unit, directory)?,
+                None => unit,
+            });
         }
         Ok(TargetConfig {
             secrets,
@@ -111,6 +123,16 @@ impl Setup {
         }
         text
     }
+}
+
+/// The same disk with its state in this directory.
+fn with_state(unit: LogicalUnit, directory: &Path) -> Result<LogicalUnit, SetupError> {
+    let name = format!("{}.reservations", unit.serial_number());
+    let opened = FileRecord::open(directory, &name);
+    let (record, text) = opened.map_err(|error| SetupError::State(directory.to_owned(), error))?;
+    let path = record.path().to_owned();
+    let unit = unit.with_record(text.as_deref(), Arc::new(record));
+    unit.map_err(|error| SetupError::Record(path, error))
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, SetupError> {
@@ -198,6 +220,11 @@ impl fmt::Display for SetupError {
             ),
             SetupError::Open(error) => error.fmt(f),
             SetupError::Unfit(path, unfit) => write!(f, "serve {}: {unfit}", path.display()),
+            SetupError::State(path, _) => write!(f, "keep state in {}", path.display()),
+            SetupError::Record(path, error) => {
+                write!(f, "{}: {error}; repair the file, or remove it ", path.display())?;
+                f.write_str("to forget the reservations of its disk")
+            }
         }
     }
 }
@@ -206,6 +233,7 @@ impl std::error::Error for SetupError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             SetupError::Open(error) => error.source(),
+            SetupError::State(_, error) => Some(error),
             _ => None,
         }
     }
@@ -214,6 +242,11 @@ impl std::error::Error for SetupError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::logical_unit::Outcome;
+    use crate::proto::target::SessionName;
+    use crate::wire::pdu::Isid;
+    use crate::wire::scsi::opcode::reserve_out;
+    use crate::wire::scsi::{Cdb, ReserveOutList, parse_reservation_keys};
 
     #[test]
     fn default_names_are_valid_stable_and_differ() {
@@ -245,19 +278,61 @@ mod tests {
         }
     }
 
-    #[test]
-    fn files_that_cannot_be_disks_say_why() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(1000).unwrap();
-        let mut setup = Setup {
+    fn serve(file: &Path) -> Setup {
+        Setup {
             listen: Vec::new(),
             name: None,
             read_only: false,
             block_bytes: 512,
+            state: None,
             secrets: None,
             open_discovery: false,
-            files: vec![file.path().to_owned()],
+            files: vec![file.to_owned()],
+        }
+    }
+
+    #[test]
+    fn reservations_survive_a_restart_and_a_broken_record_is_not_served() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4096).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let setup = Setup { state: Some(state.path().to_owned()), ..serve(file.path()) };
+        let initiator = "iqn.2026-11.example:a".to_owned();
+        let session = SessionName { initiator, isid: Isid([0x80, 0, 0, 0, 0, 1]) };
+        let register = ReserveOutList { action_key: 7, persist: true, ..Default::default() };
+        let (action, kind, parameter_bytes) = (reserve_out::REGISTER, 0, 24);
+        let out = Cdb::PersistentReserveOut { action, scope: 0, kind, parameter_bytes };
+        let read_keys = Cdb::PersistentReserveIn { action: 0, allocation: 64 };
+        let after_power_on = |config: &TargetConfig| {
+            let mut nexus = config.units.nexus(session.clone());
+            config.units.execute(Lun::ZERO, &Cdb::TestUnitReady.emit(), &[], &mut nexus);
+            nexus
         };
+        let config = setup.target().unwrap();
+        let mut nexus = after_power_on(&config);
+        let outcome = config.units.execute(Lun::ZERO, &out.emit(), &register.emit(&[]), &mut nexus);
+        assert_eq!(outcome, Outcome::Good);
+        drop((nexus, config));
+        let config = setup.target().unwrap();
+        let mut nexus = after_power_on(&config);
+        match config.units.execute(Lun::ZERO, &read_keys.emit(), &[], &mut nexus) {
+            Outcome::Data(data) => assert_eq!(parse_reservation_keys(&data), Ok((0, vec![7]))),
+            other => panic!("READ KEYS: {other:?}"),
+        }
+        drop((nexus, config));
+        let record = state.path().read_dir().unwrap().next().unwrap().unwrap().path();
+        let text = std::fs::read_to_string(&record).unwrap().replace("0x", "");
+        std::fs::write(&record, text).unwrap();
+        let error = setup.target().unwrap_err().to_string();
+        assert!(error.starts_with(record.to_str().unwrap()), "{error}");
+        assert!(error.contains("line 2: the key must be"), "{error}");
+    }
+
+    #[test]
+    fn files_that_cannot_be_disks_say_why() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1000).unwrap();
+        let mut setup = serve(file.path());
         let error = setup.target().unwrap_err().to_string();
         assert!(error.ends_with("extend it to 1024 bytes"), "{error}");
         setup.name = Some("no name".to_owned());

@@ -5,6 +5,7 @@ use std::io;
 
 pub mod file;
 pub mod memory;
+pub mod record;
 
 /// The bytes behind a logical unit.
 ///

@@ -136,7 +136,7 @@ impl Identity {
         Identity { target_name: target_name.to_owned(), hash }
     }
 
-    fn serial(&self) -> String {
+    pub(super) fn serial(&self) -> String {
         format!("{:016x}", self.hash)
     }
 
