@@ -398,9 +398,9 @@ fn commands_and_their_data_may_be_anything() {
     let initiator = "iqn.2026-11.example:client".to_owned();
     let session = SessionName { initiator, isid: Isid([0; 6]) };
     let mut random = Random::new(5);
-    const OPCODES: [u8; 24] = [
-        0x00, 0x03, 0x08, 0x0a, 0x12, 0x1a, 0x1b, 0x25, 0x28, 0x2a, 0x2f, 0x35, 0x41, 0x42, 0x5a,
-        0x88, 0x8a, 0x8f, 0x91, 0x93, 0x9e, 0xa0, 0xa8, 0xaa,
+    const OPCODES: [u8; 30] = [
+        0x00, 0x03, 0x08, 0x0a, 0x12, 0x16, 0x17, 0x1a, 0x1b, 0x25, 0x28, 0x2a, 0x2f, 0x35, 0x41,
+        0x42, 0x56, 0x57, 0x5a, 0x5e, 0x5f, 0x88, 0x8a, 0x8f, 0x91, 0x93, 0x9e, 0xa0, 0xa8, 0xaa,
     ];
     for _ in 0..100_000 {
         let mut cdb = [0; 16];
@@ -408,7 +408,7 @@ fn commands_and_their_data_may_be_anything() {
             *byte = if random.below(2) == 0 { 0 } else { random.bits() as u8 };
         }
         if random.below(4) != 0 {
-            cdb[0] = OPCODES[random.below(24) as usize];
+            cdb[0] = OPCODES[random.below(30) as usize];
         }
         let data = random_bytes(&mut random, 1024);
         let mut nexus = units.nexus(session.clone());

@@ -69,6 +69,8 @@ pub struct Client {
     pub config: Arc<TargetConfig>,
     pub store: Arc<MemoryStore>,
     pub now: Instant,
+    /// Tells its session from those of other clients.
+    pub isid: Isid,
     reader: Reader,
     digests: Digests,
     /// What the target has sent and no test has looked at yet.
@@ -108,6 +110,7 @@ impl Client {
             config: disks.config.clone(),
             store: disks.store.clone(),
             now,
+            isid: ISID,
             reader: Reader::new(1 << 20, 1 << 20),
             digests: Digests::default(),
             inbox: VecDeque::new(),
@@ -130,7 +133,12 @@ impl Client {
 
     /// The same with a choice of keys.
     pub fn logged_in_to(disks: &Disks, keys: &[(&str, &str)]) -> Client {
-        let mut client = Client::of(disks);
+        Client::of(disks).log_in_and_hear(keys)
+    }
+
+    /// The same for a client that has not logged in yet.
+    pub fn log_in_and_hear(mut self, keys: &[(&str, &str)]) -> Client {
+        let client = &mut self;
         client.log_in("Normal", keys);
         for lun in [0, 1] {
             let pdu = client.command_pdu(&Cdb::TestUnitReady, 0, &[], false);
@@ -138,7 +146,7 @@ impl Client {
             client.send(&pdu.emit(), &[]);
             assert_eq!(client.finish(pdu.itt).0, ScsiStatus::CheckCondition);
         }
-        client
+        self
     }
 
     /// Both stages of a login; the second with these keys.
@@ -182,7 +190,7 @@ impl Client {
             next_stage,
             version_max: 0,
             version_min: 0,
-            isid: ISID,
+            isid: self.isid,
             tsih: 0,
             itt: Itt(7),
             cid: 9,
