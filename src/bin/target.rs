@@ -38,9 +38,16 @@ struct Serve {
     /// refuse all writes
     #[argh(switch)]
     read_only: bool,
+    /// initiators may eject the disks, and load them again
+    #[argh(switch)]
+    removable: bool,
     /// bytes of a logical block, 512 or 4096 (default: 512)
     #[argh(option, default = "512", arg_name = "bytes")]
     block_size: u32,
+    /// bytes of a physical block, to which initiators should align what they write: a power of two,
+    /// not less than a logical block (default: 4096)
+    #[argh(option, arg_name = "bytes")]
+    physical_block_size: Option<u32>,
     /// directory where persistent reservations survive a restart, if initiators want that (default:
     /// they cannot)
     #[argh(option, arg_name = "directory")]
@@ -89,7 +96,9 @@ fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
         listen: serve.listen,
         name: serve.name,
         read_only: serve.read_only,
+        removable: serve.removable,
         block_bytes: serve.block_size,
+        physical_block_bytes: serve.physical_block_size,
         state: serve.state,
         secrets: serve.secrets,
         open_discovery: serve.open_discovery,

@@ -25,11 +25,12 @@ pub(super) use self::conflict::needed_rights;
 use self::description::Identity;
 pub(crate) use self::description::stable_hash;
 pub(super) use self::description::standard_inquiry;
+use self::medium::Medium;
 use self::modes::Modes;
 pub use self::nexuses::Nexus;
 pub(super) use self::nexuses::{NexusId, Nexuses, Standing};
-pub(super) use self::opcodes::is_alone;
 use self::opcodes::{Access, report_supported_task_management_functions};
+pub(super) use self::opcodes::{is_alone, is_exact};
 pub use self::reservations::RecordError;
 use crate::proto::target::SessionName;
 use crate::store::{Record, Store};
@@ -51,6 +52,7 @@ pub struct LogicalUnit {
     identity: Identity,
     nexuses: Arc<Nexuses>,
     modes: Modes,
+    medium: Medium,
     block_bytes: u32,
     physical_exponent: u8,
     blocks: u64,
@@ -67,11 +69,18 @@ pub struct Options {
     pub physical_block_bytes: u32,
     /// Refuse writes even if the store takes them.
     pub read_only: bool,
+    /// The medium can be ejected, and loaded again.
+    pub removable: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { logical_block_bytes: 512, physical_block_bytes: 4096, read_only: false }
+        Options {
+            logical_block_bytes: 512,
+            physical_block_bytes: 4096,
+            read_only: false,
+            removable: false,
+        }
     }
 }
 
@@ -162,6 +171,7 @@ impl LogicalUnit {
             identity: Identity::new(target_name, disk_name),
             nexuses: Arc::default(),
             modes: Modes::new(read_only),
+            medium: Medium::new(options.removable),
             block_bytes: logical,
             physical_exponent: exponent as u8,
             blocks: size_bytes / u64::from(logical),
@@ -204,6 +214,11 @@ impl LogicalUnit {
     /// The I_T nexuses that use it.
     pub(super) fn nexuses(&self) -> &Arc<Nexuses> {
         &self.nexuses
+    }
+
+    /// Its medium can be ejected.
+    pub fn is_removable(&self) -> bool {
+        self.medium.is_removable()
     }
 
     /// It was reset: what initiators have changed is as it was in the beginning, and each of them
@@ -252,8 +267,9 @@ impl LogicalUnit {
     /// What the unit is must allow what the command does.
     fn check_medium(&self, access: Access) -> Result<(), Sense> {
         match access {
-            Access::Unit | Access::Read => Ok(()),
-            Access::Write => self.check_writable(),
+            Access::Unit => Ok(()),
+            Access::Read => self.medium.check(),
+            Access::Write => self.medium.check().and_then(|()| self.check_writable()),
         }
     }
 
@@ -302,7 +318,7 @@ impl LogicalUnit {
                 self.mode_select(nexus, size, (page_format, save), parameter_bytes, data)
             }
             Cdb::StartStopUnit { power_condition, load_eject, start, no_flush, .. } => {
-                self.start_stop(power_condition, load_eject, start, no_flush)
+                self.start_stop(nexus, power_condition, load_eject, start, no_flush)
             }
             Cdb::SendDiagnostic { self_test_code, page_format, self_test, parameter_bytes } => {
                 self.send_diagnostic(self_test_code, page_format, self_test, parameter_bytes)

@@ -28,8 +28,12 @@ pub struct Setup {
     pub name: Option<String>,
     /// Refuse all writes.
     pub read_only: bool,
+    /// The media can be ejected.
+    pub removable: bool,
     /// Bytes of a logical block.
     pub block_bytes: u32,
+    /// Bytes of a physical block, or `None` for what fits best.
+    pub physical_block_bytes: Option<u32>,
     /// The directory where persistent reservations survive a restart, if they do.
     pub state: Option<PathBuf>,
     /// The file of those who may log in; without one everybody may.
@@ -76,8 +80,11 @@ impl Setup {
         let secrets = secrets.map_err(SetupError::Secrets)?;
         let options = Options {
             logical_block_bytes: self.block_bytes,
+            physical_block_bytes: self
+                .physical_block_bytes
+                .unwrap_or(Options::default().physical_block_bytes),
             read_only: self.read_only,
-            ..Options::default()
+            removable: self.removable,
         };
         let mut units = Vec::new();
         for path in &self.files {
@@ -107,11 +114,12 @@ impl Setup {
         let config = &server.config;
         let mut text = format!("target {}\n", config.name);
         for (number, (unit, path)) in config.units.iter().zip(&self.files).enumerate() {
-            let mode = if unit.is_read_only() { ", read-only" } else { "" };
+            let read_only = if unit.is_read_only() { ", read-only" } else { "" };
+            let removable = if unit.is_removable() { ", removable" } else { "" };
             let (size_mib, block_bytes) = (unit.size_bytes() >> 20, unit.block_bytes());
             let path = path.display();
-            text +=
-                &format!("LUN {number}: {path}, {size_mib} MiB, blocks of {block_bytes}{mode}\n");
+            text += &format!("LUN {number}: {path}, {size_mib} MiB, blocks of {block_bytes}");
+            text += &format!("{read_only}{removable}\n");
         }
         for address in server.addresses() {
             text += &format!("listening on {address}\n");
@@ -283,7 +291,9 @@ mod tests {
             listen: Vec::new(),
             name: None,
             read_only: false,
+            removable: false,
             block_bytes: 512,
+            physical_block_bytes: None,
             state: None,
             secrets: None,
             open_discovery: false,

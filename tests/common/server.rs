@@ -145,6 +145,7 @@ impl Server {
             logical_block_bytes: settings.block_bytes,
             physical_block_bytes: 4096,
             read_only: settings.read_only,
+            removable: false,
         };
         let unit = LogicalUnit::new(store.clone(), NAME, b"disk", options).expect("a sane disk");
         let config = TargetConfig {

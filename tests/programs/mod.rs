@@ -82,12 +82,24 @@ impl Target {
         Target::listen("127.0.0.1:0", words)
     }
 
+    /// The same for a test with thousands of logins, which nobody wants to read of.
+    pub fn start_quietly(options: &[&str], files: &[&Path]) -> Target {
+        let files = files.iter().map(|file| file.to_str().unwrap());
+        let words = options.iter().copied().chain(files).map(str::to_owned).collect();
+        Target::listen_with("127.0.0.1:0", words, Stdio::null())
+    }
+
     fn listen(address: &str, words: Vec<String>) -> Target {
+        Target::listen_with(address, words, Stdio::inherit())
+    }
+
+    fn listen_with(address: &str, words: Vec<String>, stderr: Stdio) -> Target {
         let mut child = Command::new(TARGET)
             .args(["serve", "--name", NAME, "--listen", address])
             .args(&words)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the target starts");
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

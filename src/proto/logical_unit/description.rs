@@ -8,10 +8,11 @@ use super::{
 };
 use crate::wire::scsi::{
     BlockCharacteristics, BlockLimits, Capacity10, Capacity16, CdbSize, Designator, DesignatorKind,
-    LogicalBlockProvisioning, PERIPHERAL_DISK, Sense, StandardInquiry, VPD_BLOCK_CHARACTERISTICS,
-    VPD_BLOCK_LIMITS, VPD_DEVICE_IDENTIFICATION, VPD_LOGICAL_BLOCK_PROVISIONING,
-    VPD_SUPPORTED_PAGES, VPD_UNIT_SERIAL_NUMBER, emit_device_identification, emit_supported_pages,
-    emit_unit_serial_number,
+    ExtendedInquiry, LogicalBlockProvisioning, PERIPHERAL_DISK, Sense, StandardInquiry,
+    VPD_BLOCK_CHARACTERISTICS, VPD_BLOCK_LIMITS, VPD_DEVICE_IDENTIFICATION, VPD_EXTENDED_INQUIRY,
+    VPD_LOGICAL_BLOCK_PROVISIONING, VPD_MODE_PAGE_POLICY, VPD_SUPPORTED_PAGES,
+    VPD_UNIT_SERIAL_NUMBER, emit_device_identification, emit_shared_mode_pages,
+    emit_supported_pages, emit_unit_serial_number,
 };
 
 /// The names by which an initiator knows a logical unit again after any restart.
@@ -24,12 +25,25 @@ pub(super) struct Identity {
 impl LogicalUnit {
     pub(super) fn inquiry(&self, evpd: bool, page: u8, allocation: u16) -> Result<Outcome, Sense> {
         let data = match (evpd, page) {
-            (false, 0) => standard_inquiry(PERIPHERAL_DISK).emit().to_vec(),
+            (false, 0) => {
+                let removable = self.is_removable();
+                StandardInquiry { removable, ..standard_inquiry(PERIPHERAL_DISK) }.emit().to_vec()
+            }
             (true, VPD_SUPPORTED_PAGES) => emit_supported_pages(&VPD_PAGES),
             (true, VPD_UNIT_SERIAL_NUMBER) => emit_unit_serial_number(&self.identity.serial()),
             (true, VPD_DEVICE_IDENTIFICATION) => {
                 emit_device_identification(&self.identity.designators())
             }
+            // The cache is volatile; commands may be ordered, none goes ahead of the queue.
+            (true, VPD_EXTENDED_INQUIRY) => ExtendedInquiry {
+                simple: true,
+                ordered: true,
+                head_of_queue: false,
+                volatile_cache: !self.read_only,
+            }
+            .emit()
+            .to_vec(),
+            (true, VPD_MODE_PAGE_POLICY) => emit_shared_mode_pages(),
             (true, VPD_BLOCK_LIMITS) => self.block_limits().emit().to_vec(),
             (true, VPD_BLOCK_CHARACTERISTICS) => {
                 BlockCharacteristics { rotation_rate: 1, fua_behavior: true }.emit().to_vec()
@@ -43,7 +57,7 @@ impl LogicalUnit {
     fn block_limits(&self) -> BlockLimits {
         let thin = self.store.can_discard();
         BlockLimits {
-            write_same_non_zero: false,
+            write_same_non_zero: true,
             compare_and_write_max: COMPARE_AND_WRITE_BLOCKS_MAX,
             transfer_granularity: 1 << self.physical_exponent,
             transfer_max: TRANSFER_BYTES_MAX / self.block_bytes,
@@ -102,10 +116,12 @@ impl LogicalUnit {
 }
 
 /// VPD pages that every unit has, in ascending order.
-const VPD_PAGES: [u8; 6] = [
+const VPD_PAGES: [u8; 8] = [
     VPD_SUPPORTED_PAGES,
     VPD_UNIT_SERIAL_NUMBER,
     VPD_DEVICE_IDENTIFICATION,
+    VPD_EXTENDED_INQUIRY,
+    VPD_MODE_PAGE_POLICY,
     VPD_BLOCK_LIMITS,
     VPD_BLOCK_CHARACTERISTICS,
     VPD_LOGICAL_BLOCK_PROVISIONING,

@@ -1,5 +1,6 @@
 //! Which commands a unit executes: one table, from which dispatch, the checks before each command
-//! and REPORT SUPPORTED OPERATION CODES are read: they cannot disagree (SPC-4 §6.34, §6.35).
+//! and REPORT SUPPORTED OPERATION CODES are read: they cannot disagree (SPC-4 §6.34, §6.35). A
+//! command of this table is one that [`Cdb`](crate::wire::scsi::Cdb) can parse, and the reverse.
 
 use super::{LogicalUnit, Outcome, allocated, illegal, invalid_field};
 use crate::wire::scsi::opcode::{self, maintenance_in, reserve_in, reserve_out, service_action_in};
@@ -18,6 +19,8 @@ pub(super) struct Command {
     /// It depends on what is there, or changes the unit for everybody: no other command may be
     /// executed at the same time.
     alone: bool,
+    /// Its data has one length, and other data means that something else was meant.
+    exact: bool,
     /// Which units know it.
     units: Units,
 }
@@ -45,7 +48,14 @@ enum Units {
 const CONTROL: u8 = 0x04;
 
 const fn unit(usage: &'static [u8]) -> Command {
-    Command { usage, has_action: false, access: Access::Unit, alone: false, units: Units::All }
+    Command {
+        usage,
+        has_action: false,
+        access: Access::Unit,
+        alone: false,
+        exact: false,
+        units: Units::All,
+    }
 }
 
 const fn read(usage: &'static [u8]) -> Command {
@@ -58,6 +68,10 @@ const fn write(usage: &'static [u8]) -> Command {
 
 const fn alone(command: Command) -> Command {
     Command { alone: true, ..command }
+}
+
+const fn exact(command: Command) -> Command {
+    Command { exact: true, ..command }
 }
 
 const fn action(command: Command) -> Command {
@@ -151,7 +165,7 @@ const COMMANDS: &[Command] = &[
     read(ten!(opcode::PRE_FETCH_10, IMMEDIATE)),
     read(ten!(opcode::SYNCHRONIZE_CACHE_10, IMMEDIATE)),
     read(&[opcode::READ_DEFECT_DATA_10, 0, 0x1f, 0, 0, 0, 0, 0xff, 0xff, CONTROL]),
-    write(ten!(opcode::WRITE_SAME_10, PROVISIONING)),
+    exact(write(ten!(opcode::WRITE_SAME_10, PROVISIONING))),
     thin(write(&[opcode::UNMAP, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, CONTROL])),
     alone(unit(&[opcode::MODE_SELECT_10, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, CONTROL])),
     unit(&[opcode::RESERVE_10, 0x11, 0, 0, 0, 0, 0, 0, 0, CONTROL]),
@@ -170,7 +184,7 @@ const COMMANDS: &[Command] = &[
     reserve_out!(reserve_out::REGISTER_AND_IGNORE_EXISTING_KEY, 0),
     reserve_out!(reserve_out::REGISTER_AND_MOVE, 0),
     read(sixteen!(opcode::READ_16, TRANSFER)),
-    alone(write(&[
+    exact(alone(write(&[
         opcode::COMPARE_AND_WRITE,
         TRANSFER,
         0xff,
@@ -187,14 +201,14 @@ const COMMANDS: &[Command] = &[
         0xff,
         0,
         CONTROL,
-    ])),
+    ]))),
     write(sixteen!(opcode::WRITE_16, TRANSFER)),
     alone(write(sixteen!(opcode::ORWRITE_16, TRANSFER))),
     write(sixteen!(opcode::WRITE_AND_VERIFY_16, VERIFY)),
     read(sixteen!(opcode::VERIFY_16, VERIFY)),
     read(sixteen!(opcode::PRE_FETCH_16, IMMEDIATE)),
     read(sixteen!(opcode::SYNCHRONIZE_CACHE_16, IMMEDIATE)),
-    write(sixteen!(opcode::WRITE_SAME_16, PROVISIONING_16)),
+    exact(write(sixteen!(opcode::WRITE_SAME_16, PROVISIONING_16))),
     action(read(&[
         opcode::SERVICE_ACTION_IN_16,
         service_action_in::READ_CAPACITY_16,
@@ -290,6 +304,11 @@ fn of_opcode(opcode: u8) -> &'static [Command] {
 /// No other command may be executed at the same time as this one.
 pub(in super::super) fn is_alone(cdb: &[u8; 16]) -> bool {
     of_opcode(cdb[0]).iter().any(|command| command.alone)
+}
+
+/// The initiator must announce exactly the data that the command takes.
+pub(in super::super) fn is_exact(cdb: &[u8; 16]) -> bool {
+    of_opcode(cdb[0]).iter().any(|command| command.exact)
 }
 
 impl LogicalUnit {

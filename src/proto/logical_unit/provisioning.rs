@@ -62,10 +62,9 @@ impl LogicalUnit {
             return Err(invalid_field(1, Some(3)));
         }
         self.check_range(lba, u64::from(blocks))?;
-        // Zero is "up to the end".
-        let blocks = if blocks == 0 { self.blocks - lba } else { u64::from(blocks) };
-        let extent = self.extent(lba, blocks);
-        if extent.bytes > u64::from(WRITE_SAME_BYTES_MAX) {
+        let extent = self.extent(lba, u64::from(blocks));
+        // WSNZ: zero would be "up to the end", which takes as long as the disk is large.
+        if blocks == 0 || extent.bytes > u64::from(WRITE_SAME_BYTES_MAX) {
             return Err(invalid_field(size.blocks_byte() as u16, None));
         }
         if !flags.no_data && data.len() != self.block_bytes as usize {
@@ -74,7 +73,6 @@ impl LogicalUnit {
         }
         let block = Some(data).filter(|data| data.iter().any(|byte| *byte != 0) && !flags.no_data);
         let written = match block {
-            _ if extent.bytes == 0 => Ok(()),
             Some(block) => self.write_pattern(block, extent),
             None if flags.unmap => self.store.discard(extent.offset, extent.bytes),
             None => self.store.write_zeroes(extent.offset, extent.bytes),

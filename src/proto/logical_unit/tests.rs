@@ -162,12 +162,8 @@ fn write_same_repeats_a_block_or_zeroes() {
     assert_eq!(unit.execute(&write_same(2, 2, true, true), &[]), Outcome::Good);
     assert_eq!(store.contents()[1024..2048], [0; 1024]);
     assert_eq!(store.contents()[2048..2560], block);
-    // Zero blocks are all up to the end.
-    let last = write_same(BLOCKS - 2, 0, false, false);
-    assert_eq!(unit.execute(&last, &block), Outcome::Good);
-    assert_eq!(store.contents()[(BLOCKS as usize - 2) * 512..], block.repeat(2));
-    let nothing = write_same(BLOCKS, 0, false, true);
-    assert_eq!(unit.execute(&nothing, &[]), Outcome::Good);
+    let sense = sense(unit.execute(&write_same(0, 0, false, true), &[]));
+    assert_eq!(sense, invalid_field(10, None));
 }
 
 #[test]
@@ -251,12 +247,15 @@ fn inquiry_pages_and_their_truncation() {
     let standard = StandardInquiry::parse(&data(ask(false, 0, 255))).unwrap();
     assert_eq!((&standard.vendor, standard.version), (b"LUNBOOT ", 6));
     assert_eq!(data(ask(false, 0, 5)).len(), 5);
-    assert_eq!(data(ask(true, 0x00, 255)), [0, 0, 0, 6, 0, 0x80, 0x83, 0xb0, 0xb1, 0xb2]);
+    assert_eq!(
+        data(ask(true, 0x00, 255)),
+        [0, 0, 0, 8, 0, 0x80, 0x83, 0x86, 0x87, 0xb0, 0xb1, 0xb2]
+    );
     let limits = BlockLimits::parse(&data(ask(true, 0xb0, 255))).unwrap();
     assert_eq!((limits.transfer_max, limits.transfer_granularity), (16384, 8));
     let thin = LogicalBlockProvisioning::parse(&data(ask(true, 0xb2, 255))).unwrap();
     assert!(thin.unmap && thin.reads_zero);
-    assert_eq!(sense(ask(true, 0x86, 255)), invalid_field(2, None));
+    assert_eq!(sense(ask(true, 0x85, 255)), invalid_field(2, None));
     assert_eq!(sense(ask(false, 0x80, 255)), invalid_field(2, None));
 }
 
@@ -300,7 +299,7 @@ fn capacities_with_512_and_4096() {
 #[test]
 fn unfit_stores_are_refused_with_what_to_do() {
     let new = |size, logical_block_bytes, physical_block_bytes| {
-        let options = Options { logical_block_bytes, physical_block_bytes, read_only: false };
+        let options = Options { logical_block_bytes, physical_block_bytes, ..Options::default() };
         let store = Arc::new(MemoryStore::new(size));
         LogicalUnit::new(store, NAME, b"disk", options).map(|_| ())
     };
@@ -662,4 +661,40 @@ fn the_self_test_is_the_only_diagnostic() {
     assert_eq!(ask(0, false, false, 0), Outcome::Good);
     assert_eq!(sense(ask(1, false, false, 0)), invalid_field(1, Some(7)));
     assert_eq!(sense(ask(0, true, false, 4)), invalid_field(3, None));
+}
+
+#[test]
+fn a_medium_that_is_ejected_is_not_there_until_it_is_loaded() {
+    let start_stop = |load_eject, start| {
+        let (immediate, power_condition, no_flush) = (false, 0, false);
+        Cdb::StartStopUnit { immediate, power_condition, no_flush, load_eject, start }.emit()
+    };
+    let (fixed, _) = unit();
+    assert_eq!(sense(fixed.execute(&start_stop(true, false), &[])), invalid_field(4, Some(1)));
+    let (unit, store) = unit_with(Options { removable: true, ..Options::default() });
+    let inquiry = Cdb::Inquiry { evpd: false, page: 0, allocation: 36 }.emit();
+    assert!(StandardInquiry::parse(&data(unit.execute(&inquiry, &[]))).unwrap().removable);
+    unit.execute(&write(0, 1, false), &[1; 512]);
+    assert_eq!(unit.execute(&start_stop(true, false), &[]), Outcome::Good);
+    store.lose_cache(|| false);
+    assert_eq!(store.contents()[0], 1);
+    let absent = Sense::new(SenseKey::NotReady, asc::MEDIUM_NOT_PRESENT);
+    for (cdb, block) in [
+        (Cdb::TestUnitReady.emit(), &[][..]),
+        (Cdb::ReadCapacity10.emit(), &[]),
+        (read(0, 1), &[]),
+        (write(0, 1, false), &[2; 512]),
+        (write_same(0, 1, true, true), &[]),
+    ] {
+        assert_eq!(sense(unit.execute(&cdb, block)), absent);
+    }
+    assert_eq!(data(unit.execute(&inquiry, &[])).len(), 36);
+    let mut power_condition = start_stop(true, true);
+    power_condition[4] |= 0x10;
+    assert_eq!(unit.execute(&power_condition, &[]), Outcome::Good);
+    assert_eq!(unit.execute(&start_stop(false, true), &[]), Outcome::Good);
+    assert_eq!(sense(unit.execute(&Cdb::TestUnitReady.emit(), &[])), absent);
+    assert_eq!(unit.execute(&start_stop(true, true), &[]), Outcome::Good);
+    assert_eq!(unit.execute(&Cdb::TestUnitReady.emit(), &[]), Outcome::Good);
+    assert_eq!(store.contents()[..512], [1; 512]);
 }

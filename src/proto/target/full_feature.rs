@@ -15,7 +15,9 @@ use super::task::{NewTask, Placement, Task, Tasks};
 use super::text::{Refusal, Texts};
 use super::{COMMAND_WINDOW, Event, SessionName, Tag, TargetConfig};
 use crate::proto::error::Error;
-use crate::proto::logical_unit::{LogicalUnit, Nexus, Outcome, TRANSFER_BYTES_MAX, is_alone};
+use crate::proto::logical_unit::{
+    LogicalUnit, Nexus, Outcome, TRANSFER_BYTES_MAX, is_alone, is_exact,
+};
 use crate::proto::params::Negotiated;
 use crate::wire::frame::DataEnd;
 use crate::wire::pdu::{
@@ -59,6 +61,10 @@ enum Resetting {
 
 /// The transfer tag of our own NOP-Ins. Those of R2Ts have a slot in their lower half.
 const PING: Ttt = Ttt(0xffff_fffe);
+
+/// Stands for the data of a command whose data has one length when another one was announced: no
+/// such command has data of one byte.
+const NO_LENGTH: [u8; 1] = [0];
 
 // Codes of a task management response (RFC 7143 §11.6.1).
 const FUNCTION_COMPLETE: u8 = 0;
@@ -278,7 +284,12 @@ impl FullFeature {
         let outcome = match task.failure {
             Some(sense) => sense.into(),
             None => {
-                let data = task.data(&out.buffers);
+                let other = task.wanted_out != u64::from(task.expected_out);
+                let data = match task.data(&out.buffers) {
+                    // The initiator means other blocks than it says.
+                    _ if other && is_exact(&task.cdb) => &NO_LENGTH[..],
+                    data => data,
+                };
                 config.units.execute(task.lun, &task.cdb, data, &mut self.nexus)
             }
         };

@@ -16,6 +16,10 @@ pub const VPD_SUPPORTED_PAGES: u8 = 0x00;
 pub const VPD_UNIT_SERIAL_NUMBER: u8 = 0x80;
 /// Device identification.
 pub const VPD_DEVICE_IDENTIFICATION: u8 = 0x83;
+/// Extended INQUIRY data.
+pub const VPD_EXTENDED_INQUIRY: u8 = 0x86;
+/// Mode page policy.
+pub const VPD_MODE_PAGE_POLICY: u8 = 0x87;
 /// Block limits.
 pub const VPD_BLOCK_LIMITS: u8 = 0xb0;
 /// Block device characteristics.
@@ -258,6 +262,43 @@ pub fn parse_device_identification(bytes: &[u8]) -> Result<Vec<Designator>, Malf
         });
     }
     Ok(designators)
+}
+
+/// VPD page 86h (SPC-4 §7.8.7): what matters of it to a disk without protection information.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ExtendedInquiry {
+    /// SIMPSUP: tasks may be simple.
+    pub simple: bool,
+    /// ORDSUP: tasks may be ordered.
+    pub ordered: bool,
+    /// HEADSUP: tasks may go to the head of the queue.
+    pub head_of_queue: bool,
+    /// V_SUP: there is a volatile cache.
+    pub volatile_cache: bool,
+}
+
+impl ExtendedInquiry {
+    /// Length of the page.
+    pub const BYTES: usize = 64;
+
+    /// The page.
+    pub fn emit(&self) -> [u8; ExtendedInquiry::BYTES] {
+        let mut out = [0; ExtendedInquiry::BYTES];
+        out[1] = VPD_EXTENDED_INQUIRY;
+        out[3] = (ExtendedInquiry::BYTES - 4) as u8;
+        out[5] =
+            u8::from(self.head_of_queue) << 2 | u8::from(self.ordered) << 1 | u8::from(self.simple);
+        out[6] = u8::from(self.volatile_cache);
+        out
+    }
+}
+
+/// VPD page 87h of a unit all of whose mode pages are shared by all initiators (SPC-4 §7.8.10).
+pub fn emit_shared_mode_pages() -> Vec<u8> {
+    const ALL_PAGES: u8 = 0x3f;
+    const ALL_SUBPAGES: u8 = 0xff;
+    const SHARED: u8 = 0;
+    emit_page(VPD_MODE_PAGE_POLICY, &[ALL_PAGES, ALL_SUBPAGES, SHARED, 0])
 }
 
 /// VPD page B0h (SBC-3 §6.6.3). All lengths in logical blocks; 0 says that there is no limit, or
@@ -512,6 +553,20 @@ mod tests {
         for cut in 0..4 {
             assert!(BlockLimits::parse(&bytes[..cut]).is_err());
         }
+    }
+
+    #[test]
+    fn extended_inquiry_and_mode_page_policy() {
+        let extended = ExtendedInquiry {
+            simple: true,
+            ordered: true,
+            head_of_queue: true,
+            volatile_cache: true,
+        };
+        let mut golden = [0; 64];
+        golden[..7].copy_from_slice(&[0, 0x86, 0, 0x3c, 0, 0x07, 0x01]);
+        assert_eq!(extended.emit(), golden);
+        assert_eq!(emit_shared_mode_pages(), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0]);
     }
 
     #[test]

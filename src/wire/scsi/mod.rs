@@ -17,12 +17,13 @@ mod sense;
 
 pub use cdb::{Cdb, CdbSize, ProvisioningFlags, TransferFlags};
 pub use inquiry::{
-    BlockCharacteristics, BlockLimits, Designator, DesignatorKind, LogicalBlockProvisioning,
-    PERIPHERAL_ABSENT, PERIPHERAL_DISK, StandardInquiry, VPD_BLOCK_CHARACTERISTICS,
-    VPD_BLOCK_LIMITS, VPD_DEVICE_IDENTIFICATION, VPD_LOGICAL_BLOCK_PROVISIONING,
-    VPD_SUPPORTED_PAGES, VPD_UNIT_SERIAL_NUMBER, emit_device_identification, emit_supported_pages,
-    emit_unit_serial_number, parse_device_identification, parse_supported_pages,
-    parse_unit_serial_number,
+    BlockCharacteristics, BlockLimits, Designator, DesignatorKind, ExtendedInquiry,
+    LogicalBlockProvisioning, PERIPHERAL_ABSENT, PERIPHERAL_DISK, StandardInquiry,
+    VPD_BLOCK_CHARACTERISTICS, VPD_BLOCK_LIMITS, VPD_DEVICE_IDENTIFICATION, VPD_EXTENDED_INQUIRY,
+    VPD_LOGICAL_BLOCK_PROVISIONING, VPD_MODE_PAGE_POLICY, VPD_SUPPORTED_PAGES,
+    VPD_UNIT_SERIAL_NUMBER, emit_device_identification, emit_shared_mode_pages,
+    emit_supported_pages, emit_unit_serial_number, parse_device_identification,
+    parse_supported_pages, parse_unit_serial_number,
 };
 pub use mode::{
     BlockDescriptor, CONTROL_EXTENSION_PAGE, CachingPage, ControlPage, ERROR_RECOVERY_PAGE,

@@ -77,6 +77,7 @@ pub mod asc {
     pub const WRITE_PROTECTED: (u8, u8) = (0x27, 0x00);
     pub const LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED: (u8, u8) = (0x27, 0x02);
     pub const SPACE_ALLOCATION_FAILED: (u8, u8) = (0x27, 0x07);
+    pub const MEDIUM_MAY_HAVE_CHANGED: (u8, u8) = (0x28, 0x00);
     pub const POWER_ON_OR_RESET: (u8, u8) = (0x29, 0x00);
     pub const BUS_DEVICE_RESET: (u8, u8) = (0x29, 0x03);
     pub const PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x00);
@@ -86,6 +87,7 @@ pub mod asc {
     pub const REGISTRATIONS_PREEMPTED: (u8, u8) = (0x2a, 0x05);
     pub const CAPACITY_DATA_HAS_CHANGED: (u8, u8) = (0x2a, 0x09);
     pub const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
+    pub const MEDIUM_NOT_PRESENT: (u8, u8) = (0x3a, 0x00);
     pub const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);
     pub const INQUIRY_DATA_HAS_CHANGED: (u8, u8) = (0x3f, 0x03);
     pub const DEVICE_IDENTIFIER_CHANGED: (u8, u8) = (0x3f, 0x05);
