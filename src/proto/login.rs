@@ -179,7 +179,7 @@ impl Login {
     fn ask_for_more(mut self: Box<Self>, text: Text) -> (Box<Login>, LoginRequest, Text) {
         self.outgoing = text;
         self.wanted = match self.stage {
-            Stage::SecurityNegotiation if !self.security.is_satisfied() => None,
+            Stage::SecurityNegotiation if !self.security.asks_for_end() => None,
             Stage::SecurityNegotiation => Some(Stage::LoginOperationalNegotiation),
             _ => Some(Stage::FullFeaturePhase),
         };

@@ -1,7 +1,7 @@
 //! The initiator's part of authentication: AuthMethod and CHAP (RFC 7143 §12.1).
 //!
 //! [`Security`] sees the keys of each response of the security stage and writes the answer. The
-//! stage is left only when [`Security::is_satisfied`]: what the target says of that counts for
+//! stage is left only when [`Security::check_end`] agrees: that the target leaves it counts for
 //! nothing, since it may be the one that cannot prove itself.
 
 use crate::proto::chap::{Algorithm, Challenge, Chap, Keys};
@@ -54,14 +54,14 @@ impl Security {
         text.push("AuthMethod", methods);
     }
 
-    /// Whether the next stage may be asked for.
-    pub(super) fn is_satisfied(&self) -> bool {
+    /// Whether the next stage may be asked for: with our response at the latest, which leaves the
+    /// target one PDU for its own (RFC 7143 Appendix B). A later request is one that tgt refuses.
+    pub(super) fn asks_for_end(&self) -> bool {
         match self.step {
             // A target that talks of no method at all wants none.
             Step::Method => self.chap.is_none(),
             Step::Algorithm => false,
-            Step::Response(_) => !self.is_mutual(),
-            Step::Done => true,
+            Step::Response(_) | Step::Done => true,
         }
     }
 
