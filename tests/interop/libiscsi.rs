@@ -1,8 +1,8 @@
 //! The tools of libiscsi, an initiator in user space.
 
-use crate::inside;
 use crate::kernel::have;
-use crate::programs::{NAME, Target, random_file, run};
+use crate::programs::{NAME, Target, random_file, run, secrets, try_run};
+use crate::{INITIATOR, TARGET, WRONG, initiator_line, inside, target_line};
 
 #[test]
 fn we_serve_libiscsi() {
@@ -43,6 +43,41 @@ fn we_stand_libiscsis_load() {
             let said = run("iscsi-perf", &["-r", "-m", "32", "-b", "64", "-t", "1", &uri]);
             assert!(said.contains("iops average"), "{said}");
         }
+        target.stop();
+    });
+}
+
+/// CHAP with MD5, the one algorithm of libiscsi 1.19: either side may have to prove who it is.
+#[test]
+fn we_serve_libiscsi_with_chap() {
+    let name = "libiscsi::we_serve_libiscsi_with_chap";
+    if !have(name, &["iscsi-ls", "iscsi-inq"]) {
+        return;
+    }
+    inside(name, || {
+        let file = random_file("disk", 16, 29);
+        let lines = initiator_line(INITIATOR[1]) + &target_line(TARGET[1]);
+        let secrets = secrets("secrets", &lines);
+        let target = Target::start(&["--secrets", secrets.to_str().unwrap()], &[&file]);
+        let ours = format!("{}%{}@", INITIATOR[0], INITIATOR[1]);
+        let theirs = |secret: &str| format!("?target_user={}&target_password={secret}", TARGET[0]);
+        let inquire = |user: &str, arguments: &str| {
+            let uri = format!("iscsi://{user}{}/{NAME}/0{arguments}", target.address);
+            try_run("iscsi-inq", &[&uri])
+        };
+        for said in [inquire(&ours, ""), inquire(&ours, &theirs(TARGET[1]))] {
+            assert!(said.ok && said.out.contains("Vendor:LUNBOOT"), "{said:?}");
+        }
+        for user in ["", &format!("{}%{WRONG}@", INITIATOR[0]), &format!("x%{}@", INITIATOR[1])] {
+            let said = inquire(user, "");
+            assert!(!said.ok && said.err.contains("Authentication failure(513)"), "{said:?}");
+        }
+        let said = inquire(&ours, &theirs(WRONG));
+        assert!(!said.ok && said.err.contains("Invalid CHAP_R response"), "{said:?}");
+
+        let list = run("iscsi-ls", &["-s", &format!("iscsi://{ours}{}", target.address)]);
+        assert!(list.contains(&format!("Target:{NAME}")), "{list}");
+        assert!(!try_run("iscsi-ls", &[&format!("iscsi://{}", target.address)]).ok);
         target.stop();
     });
 }

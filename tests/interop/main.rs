@@ -22,6 +22,20 @@ fn inside(name: &str, body: impl FnOnce()) {
     kernel::inside_with(name, "768M", body);
 }
 
+/// Who logs in, and how the target proves itself: names and secrets of CHAP.
+const INITIATOR: [&str; 2] = ["node7", "correct-horse-7"];
+const TARGET: [&str; 2] = ["root", "battery-staple-9"];
+const WRONG: &str = "another-secret-0";
+
+/// Lines of a file of secrets.
+fn initiator_line(secret: &str) -> String {
+    format!("initiator {} {secret}\n", INITIATOR[0])
+}
+
+fn target_line(secret: &str) -> String {
+    format!("target {} {secret}\n", TARGET[0])
+}
+
 /// What a target wants: digests, and everything that decides how written data comes to it.
 struct Wish {
     header_digest: bool,

@@ -1,14 +1,16 @@
 //! open-iscsi: its programs log in, the kernel's iscsi_tcp moves the data.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::inside;
 use crate::kernel::{have, wait_until};
 use crate::programs::{
-    NAME, Said, Target, file_system_works, no_io_error, random_file, run, try_run, used_kib,
+    NAME, Said, Target, file_system_works, no_io_error, random_file, run, secrets, try_run,
+    used_kib,
 };
+use crate::{INITIATOR, TARGET, WRONG, initiator_line, inside, target_line};
 
 /// open-iscsi's daemon with a configuration and a database of its own.
 struct OpenIscsi {
@@ -39,7 +41,11 @@ impl OpenIscsi {
     }
 
     /// Finds the target anew, to be logged in to with these settings.
-    fn discover(&self, address: &str, settings: &[(&str, &str)]) -> String {
+    fn discover(
+        &self,
+        address: &str,
+        settings: &[(impl fmt::Display, impl fmt::Display)],
+    ) -> String {
         let lines = settings.iter().map(|(key, value)| format!("{key} = {value}\n"));
         fs::write("/etc/iscsi/iscsid.conf", lines.collect::<String>()).unwrap();
         run("iscsiadm", &["-m", "discovery", "-t", "sendtargets", "-o", "new", "-p", address])
@@ -163,6 +169,66 @@ fn we_serve_open_iscsi_with_digests() {
         run("e2fsck", &["-f", "-n", DISK]);
         initiator.log_out();
         no_io_error();
+        initiator.stop();
+        target.stop();
+    });
+}
+
+/// Each algorithm of CHAP, with a target that proves itself as well and with one that does not.
+#[test]
+fn we_serve_open_iscsi_with_chap() {
+    let name = "open_iscsi::we_serve_open_iscsi_with_chap";
+    if !have(name, &["iscsid", "iscsiadm"]) {
+        return;
+    }
+    inside(name, || {
+        let file = random_file("disk", 4, 30);
+        let lines = initiator_line(INITIATOR[1]) + &target_line(TARGET[1]);
+        let secrets = secrets("secrets", &lines);
+        let target = Target::start(&["--secrets", secrets.to_str().unwrap()], &[&file]);
+        let initiator = OpenIscsi::start();
+        let settings = |algorithm: &str, ours: &str, theirs: Option<&str>| {
+            let mut settings = vec![("node.session.initial_login_retry_max".into(), "1".into())];
+            for kind in ["node.session", "discovery.sendtargets"] {
+                let mut set = |key: &str, value: &str| {
+                    settings.push((format!("{kind}.auth.{key}"), value.to_owned()));
+                };
+                set("authmethod", "CHAP");
+                set("chap_algs", algorithm);
+                set("username", INITIATOR[0]);
+                set("password", ours);
+                if let Some(theirs) = theirs {
+                    set("username_in", TARGET[0]);
+                    set("password_in", theirs);
+                }
+            }
+            settings
+        };
+        for algorithm in ["SHA3-256", "SHA256", "SHA1", "MD5", "MD5,SHA1,SHA256,SHA3-256"] {
+            for theirs in [None, Some(TARGET[1])] {
+                initiator.discover(&target.address, &settings(algorithm, INITIATOR[1], theirs));
+                let said = initiator.log_in();
+                assert!(said.ok, "{algorithm} {theirs:?}: {said:?}");
+                wait_for_disk();
+                run("cmp", &[DISK, file.to_str().unwrap()]);
+                initiator.log_out();
+            }
+        }
+        // Their record of the target is from a discovery that went well.
+        let cases = [
+            (WRONG, None, "login failed due to authorization failure"),
+            (INITIATOR[1], Some(WRONG), "non-retryable iSCSI login failure"),
+        ];
+        for (ours, theirs, why) in cases {
+            for (key, value) in settings("SHA256", ours, theirs) {
+                if key.starts_with("node.") {
+                    let node = ["-m", "node", "-T", NAME, "-o", "update"];
+                    run("iscsiadm", &[&node[..], &["-n", &key, "-v", &value]].concat());
+                }
+            }
+            let said = initiator.log_in();
+            assert!(!said.ok && said.err.contains(why), "{said:?}");
+        }
         initiator.stop();
         target.stop();
     });

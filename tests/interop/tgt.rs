@@ -1,13 +1,15 @@
 //! The target of tgt, a daemon in user space.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::kernel::{have, wait_until};
 use crate::programs::{
-    Attached, Load, NAME, Said, file_system_works, lunboot, random_file, run, try_run,
+    Attached, LUNBOOT, Load, NAME, Said, daemons, file_system_works, lunboot, random_file, run,
+    secrets, try_run,
 };
-use crate::{WISHES, inside};
+use crate::{INITIATOR, TARGET, WISHES, WRONG, initiator_line, inside, target_line};
 
 /// A target with one disk as LUN 1, where tgt has its first.
 struct Tgt {
@@ -44,6 +46,17 @@ impl Tgt {
         let target = ["--op", "update", "--mode", "target", "--tid", "1"];
         let said = admin(&[&target[..], &["--name", key, "--value", value]].concat());
         assert!(said.ok, "{key}={value}: {said:?}");
+    }
+
+    /// A name and a secret that it wants of the initiator, or uses for itself.
+    fn demand(&self, [name, secret]: [&str; 2], options: &[&str]) {
+        let account = ["--mode", "account", "--user", name];
+        let new = [&["--op", "new"], &account[..], &["--password", secret]].concat();
+        let bind = [&["--op", "bind", "--tid", "1"], &account[..], options].concat();
+        for words in [new, bind] {
+            let said = admin(&words);
+            assert!(said.ok, "{name}: {said:?}");
+        }
     }
 
     fn kill(&mut self) {
@@ -108,4 +121,54 @@ fn we_talk_as_tgt_wants() {
         }
         tgt.kill();
     });
+}
+
+/// tgt takes SHA-256 of our list, and has no room for its response: MD5 alone is tried next.
+#[test]
+fn tgt_serves_us_with_chap() {
+    let name = "tgt::tgt_serves_us_with_chap";
+    if !have(name, &["tgtd", "tgtadm"]) {
+        return;
+    }
+    inside(name, || {
+        let file = random_file("tgt", 16, 34);
+        let mut tgt = Tgt::start(&file);
+        let ours = initiator_line(INITIATOR[1]);
+        let one_way = secrets("one-way", &ours);
+        let both = secrets("both", &(ours.clone() + &target_line(TARGET[1])));
+        let wrong = secrets("wrong", &initiator_line(WRONG));
+        let wrong_target = secrets("wrong-target", &(ours + &target_line(WRONG)));
+        tgt.demand(INITIATOR, &[]);
+        holds(&one_way, &file);
+        complains(&wrong, "the target refused our name or secret (0x0201)");
+        tgt.demand(TARGET, &["--outgoing"]);
+        holds(&one_way, &file);
+        holds(&both, &file);
+        complains(&wrong_target, "the target could not prove that it knows its own secret");
+        tgt.kill();
+    });
+}
+
+/// With these secrets the disk is the one in this file.
+fn holds(secrets: &Path, file: &Path) {
+    let disk = Attached::from_uri(&uri(), &["--secrets", secrets.to_str().unwrap()]);
+    run("cmp", &[disk.text(), file.to_str().unwrap()]);
+    disk.detach();
+}
+
+/// With these secrets there is no disk, however often it is tried, and it is said why.
+fn complains(secrets: &Path, why: &str) {
+    let mut attach = Command::new(LUNBOOT)
+        .args(["attach", "--secrets", secrets.to_str().unwrap(), &uri()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("lunboot starts");
+    let said = BufReader::new(attach.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = said.take_while(|line| !line.contains("try 4"));
+    assert!(said.any(|line| line.contains(why)), "nothing of {why:?}");
+    attach.kill().unwrap();
+    attach.wait().unwrap();
+    wait_until("the end of the daemon", || daemons() == 0);
 }

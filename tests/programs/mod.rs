@@ -7,7 +7,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -295,6 +295,15 @@ pub fn random_file(name: &str, mib: usize, seed: u64) -> PathBuf {
     let mut bytes = vec![0; mib << 20];
     Random(seed).fill(&mut bytes);
     fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// A file of secrets, readable for its owner alone.
+pub fn secrets(name: &str, lines: &str) -> PathBuf {
+    let path = Path::new(SCRATCH).join(name);
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    file.write_all(lines.as_bytes()).unwrap();
     path
 }
 
