@@ -247,17 +247,20 @@ fn copies_are_bounded_by_flushes_of_the_sessions_own() {
     assert!(pair.server.store.memory.contents()[..8 * 512] == pattern(6, 0, 8));
 }
 
-/// The next answer with GOOD becomes this unit attention.
-fn attention_instead(pair: &mut Pair, code: (u8, u8)) {
-    let mut sense = Some(Sense::new(SenseKey::UnitAttention, code));
+/// The next SCSI Responses become these unit attentions.
+fn attentions_instead<const N: usize>(pair: &mut Pair, codes: [(u8, u8); N]) {
+    let mut senses = codes.map(|code| Sense::new(SenseKey::UnitAttention, code)).into_iter();
     pair.taps.tamper = Some(Box::new(move |direction, pdu, digests, _| {
         if direction == Direction::Up {
             return pdu;
         }
         match Response::parse(pdu.first_chunk().expect("a whole PDU")) {
-            Ok(Response::ScsiResponse(response)) if sense.is_some() => {
-                with_status(&response, ScsiStatus::CheckCondition, sense.take(), digests)
-            }
+            Ok(Response::ScsiResponse(response)) => match senses.next() {
+                Some(sense) => {
+                    with_status(&response, ScsiStatus::CheckCondition, Some(sense), digests)
+                }
+                None => pdu,
+            },
             _ => pdu,
         }
     }));
@@ -265,14 +268,28 @@ fn attention_instead(pair: &mut Pair, code: (u8, u8)) {
 
 #[test]
 fn a_disk_that_loses_its_cache_behind_a_living_target_loses_nothing() {
+    const POWER_ON: (u8, u8) = (0x29, 0x01);
+    const MODE_PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x01);
+    let lose = |pair: &mut Pair| {
+        let expected = unflushed(pair);
+        pair.server.store.memory.lose_cache(|| false);
+        expected
+    };
+    let check = |mut pair: Pair, expected: Vec<u8>| {
+        pair.flush();
+        assert_eq!(pair.session.reconnects(), 1);
+        pair.restart_target(|| false);
+        assert!(pair.server.store.memory.contents()[..32 * 512] == expected);
+    };
     let mut pair = prepared();
-    let expected = unflushed(&mut pair);
-    pair.server.store.memory.lose_cache(|| false);
-    attention_instead(&mut pair, (0x29, 0x01));
-    pair.flush();
-    assert_eq!(pair.session.reconnects(), 1);
-    pair.restart_target(|| false);
-    assert!(pair.server.store.memory.contents()[..32 * 512] == expected);
+    let expected = lose(&mut pair);
+    attentions_instead(&mut pair, [POWER_ON]);
+    check(pair, expected);
+    // The session is told while it looks at the unit for another reason.
+    let mut pair = prepared();
+    let expected = lose(&mut pair);
+    attentions_instead(&mut pair, [MODE_PARAMETERS_CHANGED, POWER_ON]);
+    check(pair, expected);
 }
 
 #[test]
@@ -295,7 +312,7 @@ fn a_cache_that_is_switched_on_later_loses_nothing() {
     assert_eq!(pair.server.store.memory.flushes(), 0, "what has no cache is not flushed");
     pair.server.store.memory.flush().unwrap();
     hidden.set(false);
-    attention_instead(&mut pair, (0x2a, 0x01));
+    attentions_instead(&mut pair, [(0x2a, 0x01)]);
     let expected = unflushed(&mut pair);
     assert_eq!(pair.session.reconnects(), 1);
     // The block device sends no flushes, because it was made as one without a cache.

@@ -60,6 +60,16 @@ pub enum Outcome {
     Renounced,
 }
 
+impl Outcome {
+    /// Sense data, if there is any.
+    pub fn sense(&self) -> Option<&Sense> {
+        match self {
+            Outcome::Status { sense, .. } => sense.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 /// What follows from an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -450,7 +450,7 @@ impl Session {
                 },
                 Happened::LoggedOut => self.logged_out(now),
                 Happened::Managed { done } => self.handle_managed(done, now),
-                Happened::Attention(sense) => self.handle_attention(&sense),
+                Happened::Attention(sense) => self.handle_attention(&sense, now),
                 Happened::Leave { within, wait } => self.handle_leave(within, wait, now),
                 Happened::Text(_) => {}
             }
@@ -471,7 +471,7 @@ impl Session {
         let flight =
             self.tasks.task_mut(slot).flight.take().expect("a finished command was in flight");
         let outcome = flight.outcome.expect("a finished command has an outcome");
-        if let Some(error) = self.doubt(&outcome) {
+        if let Some(error) = outcome.sense().and_then(|sense| self.doubt(sense)) {
             self.fail(error, now);
             return;
         }

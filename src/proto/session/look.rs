@@ -19,7 +19,11 @@ impl Session {
     }
 
     /// The unit says that something is new about it.
-    pub(super) fn handle_attention(&mut self, sense: &Sense) {
+    pub(super) fn handle_attention(&mut self, sense: &Sense, now: Instant) {
+        if let Some(error) = self.doubt(sense) {
+            self.fail(error, now);
+            return;
+        }
         let probe = Probe::new(self.config.lun);
         match &mut self.state {
             State::LoggedIn { probe: place @ None } if changes_the_unit(sense.code()) => {
@@ -57,6 +61,10 @@ impl Session {
         };
         let next = probe.handle(&outcome, &task.buffer, bytes_max);
         self.probe_buffer = Some(task.buffer);
+        if let Some(error) = outcome.sense().and_then(|sense| self.doubt(sense)) {
+            self.fail(error, now);
+            return;
+        }
         match next {
             Ok(Next::Command) => self.send_probe(None),
             Ok(Next::Wait(pause)) => self.send_probe(Some(now + pause)),

@@ -121,7 +121,7 @@ impl Session {
             self.delayed.push(slot);
         }
         if let Outcome::Status { sense: Some(sense), .. } = outcome {
-            self.handle_attention(sense);
+            self.handle_attention(sense, now);
         }
         if !endless {
             self.handle_refused(slot, now);

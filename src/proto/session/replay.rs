@@ -16,7 +16,7 @@ use crate::proto::disk::{self, Buffer, Op};
 use crate::proto::task::{Owner, Slot, Task, Work};
 use crate::proto::unflushed::{Mark, Unflushed};
 use crate::proto::{Disk, Error};
-use crate::wire::scsi::SenseKey;
+use crate::wire::scsi::{Sense, SenseKey};
 
 /// Most copies that are written at once, and so the slots that are kept for the session itself.
 pub(super) const OWN_SLOTS: usize = 16;
@@ -77,10 +77,11 @@ impl Session {
         self.upkeep.counts
     }
 
-    /// Why the disk has to be looked at again, which a new login does, if this answer says so.
-    pub(super) fn doubt(&self, outcome: &Outcome) -> Option<Error> {
-        let Outcome::Status { sense: Some(sense), .. } = outcome else { return None };
-        if sense.key != SenseKey::UnitAttention || matches!(self.state, State::InLogout { .. }) {
+    /// Why there must be a new login, with all that it brings, if the unit says this. During one
+    /// it is nothing new.
+    pub(super) fn doubt(&self, sense: &Sense) -> Option<Error> {
+        let live = matches!(self.state, State::LoggedIn { .. } | State::Replaying { .. });
+        if sense.key != SenseKey::UnitAttention || !live {
             return None;
         }
         let text = if self.upkeep.cached && CACHE_MAY_BE_LOST.contains(&sense.code()) {
@@ -137,7 +138,9 @@ impl Session {
             let work = Work::new(copy.op, copy.start_sector, copy.sectors);
             let slot = self.tasks.insert(Owner::Replay, work, Buffer::default());
             let slot = slot.expect("slots are kept for the session itself");
-            self.tasks.task_mut(slot).base = copy.start;
+            let task = self.tasks.task_mut(slot);
+            // As with a probe: who was too slow the last time gets longer.
+            (task.base, task.timeouts) = (copy.start, self.attempts);
             self.waiting.push_front(slot);
             under_way += 1;
             *next += 1;
