@@ -1,7 +1,7 @@
 //! iPXE's initiator at our target: what firmware does with a disk before there is a kernel.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::lab::{Machine, Scratch, TARGET_NAME, Target};
@@ -83,4 +83,46 @@ fn ipxe_boots_from_our_target() {
     ] {
         assert!(log.contains(line), "no {line:?} in {log}");
     }
+}
+
+/// Its login sets the transit bit where it should not when it wants the target's proof.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn ipxe_boots_from_our_target_with_chap() {
+    let scratch = Scratch::new("ipxe-chap");
+    let disk = disk(&scratch, "disk.img", "read with CHAP\r\n");
+    let secrets = scratch
+        .write("secrets", "initiator firmware correct-horse-7\ntarget root battery-staple-9\n");
+    fs::set_permissions(&secrets, Permissions::from_mode(0o600)).expect("it is ours");
+    let mut target = Target::new(&scratch, None, disk.clone());
+    target.start_with(TARGET_NAME, &["--secrets".as_ref(), secrets.as_os_str()]);
+    let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);
+    let hook = |what: &str| {
+        format!("sanhook --drive 0x80 {path} && echo {what}: hooked || echo {what}: refused\n")
+    };
+    let script = [
+        "#!ipxe\nset initiator-iqn iqn.2026-11.example:firmware\n",
+        &hook("nobody"),
+        "set username firmware\nset password another-secret-0\n",
+        &hook("wrong"),
+        "set password correct-horse-7\n",
+        &format!("sanboot --drive 0x80 {path} || echo one-way: ${{errno}}\n"),
+        "set reverse-username root\nset reverse-password another-secret-0\n",
+        &hook("wrong target"),
+        "set reverse-password battery-staple-9\n",
+        &format!("sanboot --drive 0x80 {path} || echo mutual: ${{errno}}\n"),
+        "echo the end\n",
+    ];
+    scratch.write("tftp/boot.ipxe", &script.concat());
+    let mut machine = Machine::boot_from_tftp(&scratch, "boot.ipxe");
+    machine.expect("nobody: refused");
+    machine.expect("wrong: refused");
+    machine.expect("read with CHAP");
+    machine.expect("one-way: 0xb8080a0");
+    machine.expect("wrong target: refused");
+    machine.expect("read with CHAP");
+    machine.expect("mutual: 0xb8080a0");
+    machine.expect("the end");
+    target.stop();
+    assert_eq!(written(&disk), "read with CHAP\r\n");
 }

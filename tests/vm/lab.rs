@@ -321,10 +321,16 @@ impl<'a> Target<'a> {
 
     /// Starts it and waits until it listens.
     pub fn start(&mut self, name: &str) {
+        self.start_with(name, &[]);
+    }
+
+    /// The same with options of its own.
+    pub fn start_with(&mut self, name: &str, options: &[&OsStr]) {
         assert!(self.child.is_none(), "the target is running");
         let address = self.network.map_or("127.0.0.1", |_| Network::HOST);
         let mut command = mortal_in(self.network, &lab().programs.join("lunboot-target"));
         command.args(["serve", "--listen", &format!("{address}:{}", self.port), "--name", name]);
+        command.args(options);
         let log = File::options().create(true).append(true).open(&self.log).expect("its log");
         command.arg(&self.disk).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("lunboot-target starts");
