@@ -12,7 +12,9 @@ use lunboot::proto::Error;
 use lunboot::proto::target::{End, Event, SessionName};
 use lunboot::store::Store;
 use lunboot::wire::pdu::*;
-use lunboot::wire::scsi::{Cdb, Lun, ScsiStatus, asc};
+use lunboot::wire::scsi::{
+    Cdb, CdbSize, ControlPage, Lun, ProvisioningFlags, ScsiStatus, TransferFlags, asc,
+};
 use lunboot::wire::serial::Sn;
 use lunboot::wire::text::Text;
 
@@ -526,4 +528,48 @@ fn random_bytes_never_panic() {
             client.inbox.clear();
         }
     }
+}
+
+#[test]
+fn a_command_whose_data_has_one_length_takes_no_other() {
+    let mut client = Client::logged_in();
+    let flags = TransferFlags::default();
+    let swap = |blocks| Cdb::CompareAndWrite { lba: 0, blocks, flags };
+    let flags = ProvisioningFlags::default();
+    let same = Cdb::WriteSame { size: CdbSize::Ten, lba: 0, blocks: 1, flags };
+    for (cdb, wanted, announced) in
+        [(swap(1), 1024, 2048), (swap(1), 1024, 512), (swap(0), 0, 1024), (same, 512, 1024)]
+    {
+        let (status, data) = client.command(&cdb, announced, &vec![0; announced as usize]);
+        assert_eq!(status, ScsiStatus::CheckCondition, "{cdb:?} with {announced}");
+        assert_eq!(sense(&data).code(), asc::INVALID_FIELD_IN_CDB);
+        let (status, _) = client.command(&cdb, wanted, &vec![0; wanted as usize]);
+        assert_eq!(status, ScsiStatus::Good, "{cdb:?} with {wanted}");
+    }
+}
+
+#[test]
+fn sense_data_goes_out_in_the_format_that_the_control_page_says() {
+    let mut client = Client::logged_in();
+    let out_of_range = read(1 << 40, 1);
+    let response_code = |client: &mut Client| {
+        let (status, data) = client.command(&out_of_range, 512, &[]);
+        assert_eq!(status, ScsiStatus::CheckCondition);
+        assert_eq!(sense(&data).code(), asc::LBA_OUT_OF_RANGE);
+        data[2] & 0x7f
+    };
+    assert_eq!(response_code(&mut client), 0x70);
+    let control = ControlPage {
+        descriptor_sense: true,
+        queue_algorithm: 1,
+        software_write_protect: false,
+        task_aborted_status: true,
+        busy_timeout: u16::MAX,
+    };
+    let list = [&[0; 4][..], &control.emit()].concat();
+    let (size, parameter_bytes) = (CdbSize::Six, list.len() as u16);
+    let select = Cdb::ModeSelect { size, page_format: true, save: false, parameter_bytes };
+    let (status, _) = client.command(&select, list.len() as u32, &list);
+    assert_eq!(status, ScsiStatus::Good);
+    assert_eq!(response_code(&mut client), 0x72);
 }

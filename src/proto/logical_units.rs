@@ -136,7 +136,7 @@ mod tests {
     use crate::proto::logical_unit::Options;
     use crate::store::memory::MemoryStore;
     use crate::wire::pdu::Isid;
-    use crate::wire::scsi::{Sense, SenseKey};
+    use crate::wire::scsi::{CachingPage, Sense, SenseKey};
     use std::sync::Arc;
 
     fn units(count: u16) -> LogicalUnits {
@@ -227,6 +227,45 @@ mod tests {
         let refused = invalid_field(9, Some(2)).into();
         assert_eq!(units.execute(Lun::ZERO, &cdb, &[], &mut nexus), refused);
     }
+
+    #[test]
+    fn the_others_are_told_of_what_one_has_changed_for_all() {
+        let store = Arc::new(MemoryStore::new(4096));
+        let options = Options { removable: true, ..Options::default() };
+        let unit = LogicalUnit::new(store, "iqn.2026-11.io.lunboot:test", b"disk", options);
+        let units = LogicalUnits::new(vec![unit.unwrap()]);
+        let mut nexuses = [nexus(&units, 1), nexus(&units, 2)];
+        let ready = Cdb::TestUnitReady.emit();
+        for nexus in &mut nexuses {
+            units.execute(Lun::ZERO, &ready, &[], nexus);
+        }
+        let [one, other] = &mut nexuses;
+        let off = CachingPage { write_cache: false, read_cache_disabled: false };
+        let list = [&[0; 4][..], &off.emit()].concat();
+        let (size, parameter_bytes) = (CdbSize::Six, list.len() as u16);
+        let select = Cdb::ModeSelect { size, page_format: true, save: false, parameter_bytes };
+        let told = |code| Outcome::from(Sense::new(SenseKey::UnitAttention, code));
+        let good = Outcome::Good;
+        // A page that says what is so already changes nothing.
+        for expected in [told(asc::MODE_PARAMETERS_CHANGED), good.clone()] {
+            assert_eq!(units.execute(Lun::ZERO, &select.emit(), &list, one), good);
+            assert_eq!(units.execute(Lun::ZERO, &ready, &[], one), good);
+            assert_eq!(units.execute(Lun::ZERO, &ready, &[], other), expected);
+        }
+        for (start, expected) in [
+            (false, Sense::new(SenseKey::NotReady, asc::MEDIUM_NOT_PRESENT).into()),
+            (true, told(asc::MEDIUM_MAY_HAVE_CHANGED)),
+        ] {
+            let (immediate, power_condition, no_flush) = (false, 0, false);
+            let load_eject = true;
+            let cdb =
+                Cdb::StartStopUnit { immediate, power_condition, no_flush, load_eject, start };
+            assert_eq!(units.execute(Lun::ZERO, &cdb.emit(), &[], one), good);
+            assert_eq!(units.execute(Lun::ZERO, &ready, &[], other), expected);
+        }
+        assert_eq!(units.execute(Lun::ZERO, &ready, &[], one), good);
+    }
+
     #[test]
     fn every_nexus_is_told_of_a_reset_of_its_unit() {
         let units = units(2);
