@@ -26,7 +26,7 @@ use lunboot::proto::dhcp::DhcpClient;
 use lunboot::proto::disk::{Op, Tag};
 use lunboot::proto::params::{DigestChoice, Offer};
 use lunboot::proto::random::Random;
-use lunboot::proto::session::Session;
+use lunboot::proto::session::{self, Session};
 use lunboot::proto::target::{Event, SessionName, Target};
 use lunboot::wire::dhcp::Message;
 use lunboot::wire::pdu::{BHS_BYTES, Isid, Request, Response};
@@ -339,9 +339,9 @@ fn random_bytes_at_the_initiator_are_survived_in_every_state() {
 }
 
 /// Calls what the driver may call, in an order that no driver has.
-fn misuse(session: &mut Session, random: &mut Random, now: &mut Instant) {
-    match random.below(9) {
-        0 => session.handle_connected(common::challenge(0), *now),
+fn misuse(session: &mut Session, attempt: &mut u32, random: &mut Random, now: &mut Instant) {
+    match random.below(10) {
+        0 => session.handle_connected(*attempt, common::challenge(0), *now),
         1 => session.handle_disconnected(Error::Transport("gone".into()), *now),
         2 => session.handle_timeout(*now),
         3 => *now += Duration::from_millis(random.below(20_000)),
@@ -357,7 +357,14 @@ fn misuse(session: &mut Session, random: &mut Random, now: &mut Instant) {
             let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
             session.sent(random.below(bytes as u64 + 1) as usize, *now);
         }
-        7 => while session.poll_event().is_some() {},
+        7 => {
+            while let Some(event) = session.poll_event() {
+                if let session::Event::Connect(asked) = event {
+                    *attempt = asked.number;
+                }
+            }
+        }
+        8 => session.handle_refused(*attempt, Error::Transport("refused".into()), *now),
         _ => {
             session.next_deadline();
             session.poll_completion();
@@ -373,9 +380,10 @@ fn calls_in_any_order_are_survived() {
         for _ in 0..round % 40 {
             pair.step();
         }
-        let mut now = pair.now;
+        // The first of the session.
+        let (mut now, mut attempt) = (pair.now, 1);
         for _ in 0..60 {
-            misuse(&mut pair.session, &mut random, &mut now);
+            misuse(&mut pair.session, &mut attempt, &mut random, &mut now);
         }
         if random.below(4) == 0 {
             pair.session.log_out(now);
@@ -386,7 +394,7 @@ fn calls_in_any_order_are_survived() {
             pair.session.give_up();
             assert_eq!(pair.session.next_deadline(), None);
         }
-        misuse(&mut pair.session, &mut random, &mut now);
+        misuse(&mut pair.session, &mut attempt, &mut random, &mut now);
     }
     check_memory();
 }

@@ -11,30 +11,29 @@
 mod config;
 mod control;
 mod report;
+mod transport;
 mod words;
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::block::{self, BlockDevice};
 use crate::boot::survive;
-use crate::net::tcp::{self, Connecting, Origin};
 use crate::proto::login::LoginConfig;
 use crate::proto::params::Offer;
-use crate::proto::session::{Event, Retry, Session, SessionConfig};
-use crate::proto::{Disk, Error, Patience};
+use crate::proto::session::{Event, Portal, Retry, Session, SessionConfig};
+use crate::proto::{Disk, Patience};
 use crate::secrets;
 
 pub use config::{Config, TEXT_BYTES_MAX};
 use control::{Control, Question};
 pub use control::{ask, devices};
 pub use report::{Report, Reporter};
+use transport::Transport;
 
 /// Most slices of one system call.
 const SLICES: usize = 64;
@@ -42,15 +41,12 @@ const SLICES: usize = 64;
 /// Reads from the socket in one turn, so that a fast target does not starve the device.
 const READS_PER_TURN: usize = 16;
 
-/// Most descriptors of one wait: transport, device, reporter, and those of [`Control`].
-const FDS_MAX: usize = 3 + control::FDS_MAX;
+/// Most descriptors of one wait: transports, device, reporter, and those of [`Control`].
+const FDS_MAX: usize = transport::SOCKETS_MAX + 2 + control::FDS_MAX;
 
 /// Memory for copies of unflushed writes: at half of it a flush is sent, so that a gigabit line is
 /// busy for 70 ms with what fits before the flush, and as long again while it runs.
 const UNFLUSHED_BYTES_MAX: u32 = 16 << 20;
-
-/// Longest time that one portal may take to answer before the next one is tried.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves the disk until it is told to stop. `stream` brings the configuration and takes reports.
 pub fn run(stream: UnixStream) -> Result<(), String> {
@@ -69,8 +65,6 @@ struct Daemon {
     config: Config,
     session: Session,
     transport: Transport,
-    /// Which portal is tried next.
-    portal: usize,
     device: Option<Box<dyn BlockDevice>>,
     /// The device may have requests that were not yet taken.
     device_has_news: bool,
@@ -84,12 +78,6 @@ struct Daemon {
     began: Instant,
     /// Requests that had to be helped along.
     recoveries: u64,
-}
-
-enum Transport {
-    None,
-    Connecting(Connecting),
-    Up(TcpStream),
 }
 
 /// How far the end has come.
@@ -123,6 +111,7 @@ impl Daemon {
             chap: config.chap.clone(),
         };
         let session = SessionConfig {
+            portals: config.portals.iter().copied().map(Portal::from).collect(),
             login,
             lun: config.lun,
             patience: Patience::default(),
@@ -134,8 +123,7 @@ impl Daemon {
         Daemon {
             config,
             session: Session::new(session, now),
-            transport: Transport::None,
-            portal: 0,
+            transport: Transport::default(),
             device: None,
             device_has_news: false,
             driver: "",
@@ -215,7 +203,7 @@ impl Daemon {
     fn transmit(&mut self) -> bool {
         let mut moved = false;
         loop {
-            let Transport::Up(stream) = &mut self.transport else { return moved };
+            let Some(stream) = &mut self.transport.stream else { return moved };
             let mut slices = [&[][..]; SLICES];
             let count = self.session.poll_transmit(&mut slices);
             if count == 0 {
@@ -238,29 +226,18 @@ impl Daemon {
     }
 
     fn wait(&mut self) -> io::Result<Ready> {
-        let mut deadline = self.session.next_deadline();
-        let is_connecting = matches!(self.transport, Transport::Connecting(_));
-        let transport = match &self.transport {
-            Transport::None => None,
-            Transport::Connecting(connecting) => {
-                deadline = deadline.into_iter().chain([connecting.deadline()]).min();
-                Some(PollFd::from_borrowed_fd(connecting.fd(), PollFlags::OUT))
-            }
-            Transport::Up(stream) => {
-                let has_more = self.session.poll_transmit(&mut [&[][..]; 1]) > 0;
-                let out = if has_more { PollFlags::OUT } else { PollFlags::empty() };
-                Some(PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN | out))
-            }
-        };
+        let has_more = self.session.poll_transmit(&mut [&[][..]; 1]) > 0;
+        let transport_deadline = self.transport.deadline();
+        let deadline = self.session.next_deadline().into_iter().chain(transport_deadline).min();
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let device = self.device.as_ref().map(|device| readable(device.fd()));
         let reporter = self.reporter.as_ref().map(|reporter| readable(reporter.fd()));
         let control = self.control.iter().flat_map(Control::fds).map(readable);
-        let there = [transport.is_some(), device.is_some(), reporter.is_some()];
+        let there = [device.is_some(), reporter.is_some()];
         // On the stack: a turn of the loop must not ask for memory. What is not used is not polled.
         let unused = PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::empty());
         let mut fds: [PollFd<'_>; FDS_MAX] = std::array::from_fn(|_| unused.clone());
-        let all = transport.into_iter().chain(device).chain(reporter).chain(control);
+        let all = self.transport.fds(has_more).chain(device).chain(reporter).chain(control);
         let count = fds.iter_mut().zip(all).map(|(place, fd)| *place = fd).count();
         let fds = &mut fds[..count];
 
@@ -273,41 +250,30 @@ impl Daemon {
             Err(error) => return Err(error.into()),
         }
         let mut found = fds.iter().map(|fd| !fd.revents().is_empty());
+        let transports = found.by_ref().take(self.transport.fds_count());
+        let transport = transports.filter(|found| *found).count() > 0;
         let mut next = |there: bool| there && found.next().unwrap_or(false);
         Ok(Ready {
-            // A connection attempt is also looked at when its deadline has passed.
-            transport: next(there[0]) || is_connecting,
-            device: next(there[1]),
-            agent_gone: next(there[2]),
+            // Attempts are also looked at when a deadline has passed.
+            transport: transport || self.transport.is_opening(),
+            device: next(there[0]),
+            agent_gone: next(there[1]),
             control: found.any(|found| found),
         })
     }
 
     /// The socket has something for us, or an attempt to connect was decided.
     fn advance_transport(&mut self) {
-        match std::mem::replace(&mut self.transport, Transport::None) {
-            Transport::None => {}
-            Transport::Connecting(connecting) => {
-                let now = Instant::now();
-                match connecting.poll_stream(now) {
-                    Err(connecting) => self.transport = Transport::Connecting(connecting),
-                    Ok(Ok(stream)) => {
-                        self.transport = Transport::Up(stream);
-                        self.session.handle_connected(secrets::challenge(), now);
-                    }
-                    Ok(Err(error)) => self.connect_failed(&error),
-                }
-            }
-            Transport::Up(stream) => {
-                self.transport = Transport::Up(stream);
-                self.receive();
-            }
+        if self.transport.stream.is_some() {
+            self.receive();
+        } else {
+            self.advance_attempts();
         }
     }
 
     fn receive(&mut self) {
         for _ in 0..READS_PER_TURN {
-            let Transport::Up(stream) = &mut self.transport else { return };
+            let Some(stream) = &mut self.transport.stream else { return };
             let space = self.session.recv_space();
             let wanted = space.len();
             match stream.read(space) {
@@ -329,33 +295,14 @@ impl Daemon {
         }
     }
 
-    fn connect(&mut self) {
-        let now = Instant::now();
-        let portal = self.config.portals[self.portal % self.config.portals.len()];
-        let origin = Origin { address: None, link_index: self.config.link_index };
-        match tcp::connect(portal, origin, now, now + CONNECT_TIMEOUT) {
-            Ok(connecting) => self.transport = Transport::Connecting(connecting),
-            Err(error) => self.connect_failed(&error),
-        }
-    }
-
-    fn connect_failed(&mut self, error: &tcp::Error) {
-        self.transport = Transport::None;
-        let text = error.to_string();
-        self.session.handle_disconnected(Error::Transport(text.into()), Instant::now());
-        self.portal += 1;
-    }
-
-    fn lose_transport(&mut self, error: &io::Error) {
-        self.transport = Transport::None;
-        let text = format!("connection lost: {error}");
-        self.session.handle_disconnected(Error::Transport(text.into()), Instant::now());
-    }
-
     fn handle(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Connect => self.connect(),
-            Event::Disconnect => self.transport = Transport::None,
+            Event::Connect(attempt) => self.connect(&attempt),
+            Event::Disconnect => self.transport.close(),
+            Event::Redirected { from, to, permanent } => {
+                let how = if permanent { "for good" } else { "for this time" };
+                info!("{}: {from} sends us to {to} {how}", self.config.target);
+            }
             Event::LoggedIn(_) => {
                 self.report(Reporter::logged_in);
                 info!("logged in to {} at {}", self.config.target, self.shown_portal());

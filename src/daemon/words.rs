@@ -54,7 +54,7 @@ impl Daemon {
     }
 
     pub(super) fn shown_portal(&self) -> String {
-        self.config.portals[self.portal % self.config.portals.len()].to_string()
+        self.session.portal().to_string()
     }
 
     pub(super) fn status(&self) -> String {

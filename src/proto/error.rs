@@ -24,12 +24,17 @@ pub enum Error {
     LoginRefused(LoginStatus),
     /// One of the two sides did not prove who it is.
     Authentication(Authentication),
-    /// The target sends us elsewhere, which this version does not follow yet.
+    /// The target sends us elsewhere.
     Redirected {
         /// Whether it said so for good.
         permanent: bool,
-        /// TargetAddress as it came, at most 64 characters.
+        /// TargetAddress as it came, at most 300 characters.
         address: Box<str>,
+    },
+    /// The target sends us from one address to the next without an end.
+    RedirectedInCircles {
+        /// All of them, in order.
+        portals: Box<str>,
     },
     /// A digest over received bytes was wrong.
     DigestError {
@@ -169,6 +174,12 @@ impl fmt::Display for Error {
             Error::Redirected { permanent, address } => {
                 let how = if *permanent { "permanently" } else { "temporarily" };
                 write!(f, "the target redirects {how} to {address}: name that address instead")
+            }
+            Error::RedirectedInCircles { portals } => {
+                write!(
+                    f,
+                    "the target redirects without an end ({portals}): check what it redirects"
+                )
             }
             Error::DigestError { part } => write!(f, "{part} digest error: bytes were damaged"),
             Error::TimedOut { waiting_for, after } => {

@@ -218,6 +218,11 @@ impl Initiator {
         self.offers_list
     }
 
+    /// How patient the next connection is.
+    pub(super) fn set_patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
     /// Whether commands can be sent.
     pub(super) fn is_logged_in(&self) -> bool {
         matches!(self.phase, Phase::FullFeature)

@@ -295,7 +295,7 @@ fn redirected(response: &LoginResponse, data: &[u8]) -> Error {
         .filter_map(Result::ok)
         .find(|(key, _)| *key == "TargetAddress")
         .map_or("an address that it does not name", |(_, value)| value);
-    let address = address.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+    let address = address.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
     Error::Redirected { permanent: response.status_detail == 2, address: address.into() }
 }
 

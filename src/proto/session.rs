@@ -10,6 +10,7 @@
 
 mod look;
 mod pace;
+mod portals;
 mod recovery;
 mod replay;
 
@@ -18,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use self::pace::Pace;
 pub use self::pace::Retry;
+pub use self::portals::{ATTEMPTS_MAX, Attempt, Portal};
+use self::portals::{CONNECT_TIMEOUT, Portals};
 pub use self::recovery::{Reason, Rung};
 pub use self::replay::Counts;
 use self::replay::{OWN_SLOTS, Upkeep};
 use super::Error;
-use super::chap::Challenge;
 use super::command::{Outcome, Verdict, encode, judge, synchronize_cache};
 use super::disk::{self, Buffer, Completion, Op, Request};
 use super::initiator::{Happened, Initiator, Patience};
@@ -34,6 +36,8 @@ use super::task::{Owner, Slot, Task, TaskTable, Work};
 /// What a session is for.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
+    /// Where the target is, in order of preference; not empty.
+    pub portals: Vec<Portal>,
     /// Who logs in where.
     pub login: LoginConfig,
     /// The eight bytes of the LUN, big-endian.
@@ -54,10 +58,20 @@ pub struct SessionConfig {
 /// What the session wants from its driver, or wants it to know.
 #[derive(Debug)]
 pub enum Event {
-    /// Open a transport, then call `handle_connected` or `handle_disconnected`.
-    Connect,
-    /// Close the transport; `handle_disconnected` is not expected.
+    /// Open one more transport, then call `handle_connected` or `handle_refused` for it. The first
+    /// that is up is the transport of the session; the others are then closed.
+    Connect(Attempt),
+    /// Close every transport; no call is expected for it.
     Disconnect,
+    /// The target sends us from one address to another, which is tried at once.
+    Redirected {
+        /// Who said it.
+        from: Portal,
+        /// Where to.
+        to: Portal,
+        /// For good.
+        permanent: bool,
+    },
     /// The login is through; the unit is being looked at.
     LoggedIn(LoggedIn),
     /// The disk is there for the first time.
@@ -114,9 +128,6 @@ pub enum Event {
     LoggedOut,
 }
 
-/// Longest time that a transport may take to come up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 enum State {
     /// Waiting for the next attempt.
     XptWait { deadline: Instant },
@@ -154,6 +165,7 @@ pub struct Session {
     probe_buffer: Option<Buffer>,
     upkeep: Upkeep,
     reconnects: u64,
+    portals: Portals,
     pace: Pace,
     /// The task management function under way is about the whole unit.
     resetting: bool,
@@ -180,6 +192,7 @@ impl Session {
             probe_buffer: Some(vec![0; PROBE_BYTES].into()),
             upkeep: Upkeep::new(config.requests_max),
             reconnects: 0,
+            portals: Portals::new(config.portals.clone()),
             pace: Pace::new(slots),
             resetting: false,
             blocks: 0,
@@ -195,6 +208,11 @@ impl Session {
     /// Whether requests are being served at the moment.
     pub fn is_logged_in(&self) -> bool {
         matches!(self.state, State::LoggedIn { .. })
+    }
+
+    /// The portal in use, or the last one that was tried.
+    pub fn portal(&self) -> &Portal {
+        self.portals.current()
     }
 
     /// What was agreed on at the last login.
@@ -266,16 +284,7 @@ impl Session {
         }
     }
 
-    /// The transport that was asked for is up. `challenge` is made of new random bytes each time.
-    pub fn handle_connected(&mut self, challenge: Challenge, now: Instant) {
-        if !matches!(self.state, State::Connecting { .. }) {
-            return;
-        }
-        self.initiator.connected(&self.config.login, challenge, now);
-        self.state = State::InLogin { probe: None };
-    }
-
-    /// The transport could not be opened, or is gone.
+    /// The transport is gone.
     pub fn handle_disconnected(&mut self, error: Error, now: Instant) {
         match self.state {
             State::XptWait { .. } | State::Free => {}
@@ -308,15 +317,13 @@ impl Session {
     /// A deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.state {
-            State::XptWait { deadline } if deadline <= now => {
-                self.state = State::Connecting { deadline: now + CONNECT_TIMEOUT };
-                self.events.push_back(Event::Connect);
-            }
+            State::XptWait { deadline } if deadline <= now => self.connect(now),
             State::Connecting { deadline } if deadline <= now => {
                 let error = Error::TimedOut { waiting_for: "connection", after: CONNECT_TIMEOUT };
                 self.fail(error, now);
             }
-            State::XptWait { .. } | State::Connecting { .. } | State::Free => {}
+            State::Connecting { .. } => self.open_due(now),
+            State::XptWait { .. } | State::Free => {}
             _ => match self.handle_initiator_timeout(now) {
                 Ok(()) => self.pump(now),
                 Err(error) => self.fail(error, now),
@@ -327,7 +334,10 @@ impl Session {
     /// When [`Session::handle_timeout`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = match self.state {
-            State::XptWait { deadline } | State::Connecting { deadline } => Some(deadline),
+            State::XptWait { deadline } => Some(deadline),
+            State::Connecting { deadline } => {
+                self.portals.deadline().into_iter().chain([deadline]).min()
+            }
             State::Free => None,
             State::LogoutRequested { until, sent: false, .. } => {
                 self.initiator.next_deadline().into_iter().chain([until]).min()
@@ -381,10 +391,17 @@ impl Session {
             self.events.push_back(Event::LoggedOut);
             return;
         }
+        let error = match self.follow(error, now) {
+            Ok(()) => return,
+            Err(error) => error,
+        };
         let falls_back = self.initiator.falls_back();
         self.disconnect();
         if was_live {
             self.away_since = Some(now);
+            self.portals.handle_lost();
+        } else if !falls_back && wait.is_zero() && self.portals.has_more() {
+            return self.try_others(error, now);
         }
         let pause = if falls_back { Duration::ZERO } else { self.pause(was_live) };
         let retry_after = pause.max(wait);

@@ -18,6 +18,7 @@ pub mod root_path;
 pub mod rtnetlink;
 pub mod scsi;
 pub mod serial;
+pub mod target_address;
 pub mod text;
 pub mod ublk;
 pub mod udp;

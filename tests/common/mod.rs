@@ -17,7 +17,9 @@ pub mod network;
 pub mod server;
 pub mod tap;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lunboot::proto::chap::{Challenge, Chap, Secrets};
@@ -25,7 +27,7 @@ use lunboot::proto::disk::{Completion, Op, Request, Tag};
 use lunboot::proto::login::LoginConfig;
 use lunboot::proto::params::{DigestChoice, Offer};
 use lunboot::proto::random::Random;
-use lunboot::proto::session::{Event, Retry, Session, SessionConfig};
+use lunboot::proto::session::{Attempt, Event, Portal, Retry, Session, SessionConfig};
 use lunboot::proto::{Error, Patience};
 use lunboot::wire::pdu::Isid;
 
@@ -116,7 +118,15 @@ pub struct Pair {
     pub taps: Taps,
     /// The link that the session uses.
     current: Option<usize>,
-    connecting: Option<Instant>,
+    /// Attempts that are being made, and when they are decided.
+    connecting: Vec<(Instant, Attempt)>,
+    /// Portals that refuse, and portals that say nothing at all.
+    pub refused: Vec<Portal>,
+    pub mute: Vec<Portal>,
+    /// Where the current link leads.
+    pub reached: Rc<RefCell<Option<Portal>>>,
+    /// Where each link has led.
+    pub visited: Vec<Portal>,
     /// Nobody listens: connections are refused.
     pub refusing: bool,
     /// Cut the link when so many more bytes have arrived in this direction.
@@ -133,8 +143,14 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(settings: Settings) -> Pair {
+        Pair::with_portals(settings, vec![portal(10)])
+    }
+
+    /// A pair whose target can be reached in several ways.
+    pub fn with_portals(settings: Settings, portals: Vec<Portal>) -> Pair {
         let now = Instant::now();
         let config = SessionConfig {
+            portals,
             login: LoginConfig {
                 initiator: "iqn.2026-11.example:client".into(),
                 target: Some(server::NAME.into()),
@@ -160,7 +176,11 @@ impl Pair {
             late: 0,
             taps: Taps::default(),
             current: None,
-            connecting: None,
+            connecting: Vec::new(),
+            refused: Vec::new(),
+            mute: Vec::new(),
+            reached: Rc::default(),
+            visited: Vec::new(),
             refusing: false,
             cut_after: None,
             arrived: BTreeMap::from([(Direction::Up, 0), (Direction::Down, 0)]),
@@ -313,8 +333,9 @@ impl Pair {
         // What has arrived and was not taken waits for something else.
         let arrivals = self.links[self.oldest..].iter().flat_map(Link::arrivals);
         let links = arrivals.filter(|arrival| *arrival > self.now);
-        let due = [self.session.next_deadline(), self.server.next_deadline(), self.connecting];
-        due.into_iter().flatten().chain(links).min()
+        let connecting = self.connecting.iter().map(|(due, _)| *due);
+        let due = [self.session.next_deadline(), self.server.next_deadline()];
+        due.into_iter().flatten().chain(connecting).chain(links).min()
     }
 
     fn handle_timeouts(&mut self) {
@@ -361,24 +382,32 @@ impl Pair {
     // The five things that can happen.
 
     fn connect(&mut self) -> bool {
-        if self.connecting.is_none_or(|due| due > self.now) {
+        let now = self.now;
+        let Some(index) = self.connecting.iter().position(|(due, _)| *due <= now) else {
             return false;
+        };
+        let (_, Attempt { number, portal }) = self.connecting.remove(index);
+        if self.mute.contains(&portal) {
+            return true;
         }
-        self.connecting = None;
-        if self.refusing {
-            let error = Error::Transport("connection refused".into());
-            self.session.handle_disconnected(error, self.now);
+        if self.refusing || self.refused.contains(&portal) {
+            let error = Error::Transport(format!("connect to {portal}: refused").into());
+            self.session.handle_refused(number, error, self.now);
         } else {
             assert!(
                 self.links.len() < LINKS_MAX,
                 "connections without end; events: {:#?}",
                 &self.events[self.events.len().saturating_sub(8)..]
             );
+            self.connecting.clear();
             self.current = Some(self.links.len());
             self.server.accept(self.links.len(), self.now);
             self.links.push(Link::default());
+            self.visited.push(portal.clone());
+            self.reached.replace(Some(portal));
             self.taps.begin();
-            self.session.handle_connected(challenge(self.links.len() as u64), self.now);
+            let challenge = challenge(self.links.len() as u64);
+            self.session.handle_connected(number, challenge, self.now);
         }
         self.drain_session();
         true
@@ -499,13 +528,13 @@ impl Pair {
     fn drain_session(&mut self) {
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Connect => {
+                Event::Connect(ref attempt) => {
                     assert!(self.current.is_none(), "a second connection is asked for");
                     let delay = self.settings.weather.delay(&mut self.random);
-                    self.connecting = Some(self.now + delay);
+                    self.connecting.push((self.now + delay, attempt.clone()));
                 }
                 Event::Disconnect => {
-                    self.connecting = None;
+                    self.connecting.clear();
                     if let Some(link) = self.current.take() {
                         self.links[link].initiator_is_gone();
                     }
@@ -524,6 +553,11 @@ impl Pair {
             self.completions.push(completion);
         }
     }
+}
+
+/// A portal of the target: 192.0.2.N, port 3260.
+pub fn portal(number: u8) -> Portal {
+    Portal::Address(([192, 0, 2, number], 3260).into())
 }
 
 /// A challenge that nobody has to guess: another for each number.

@@ -124,12 +124,12 @@ impl Session {
             self.handle_attention(sense, now);
         }
         if !endless {
-            self.handle_refused(slot, now);
+            self.climb(slot, now);
         }
     }
 
     /// The target has refused a command once more, and it waits to be sent again.
-    fn handle_refused(&mut self, slot: Slot, now: Instant) {
+    fn climb(&mut self, slot: Slot, now: Instant) {
         let task = self.tasks.task(slot);
         let Work { op, start_sector, .. } = task.work;
         let tries = task.tries;

@@ -158,6 +158,7 @@ impl Session {
                 .push_back(Event::Resumed { away: now - since, waiting: self.waiting.len() });
         }
         self.attempts = 0;
+        self.portals.handle_found();
         self.state = State::LoggedIn { probe: None };
     }
 
