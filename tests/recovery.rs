@@ -584,7 +584,7 @@ fn a_target_that_drops_the_connection_is_left_and_come_back_to() {
 #[test]
 fn other_messages_change_nothing() {
     let mut attention = vec![0, 18];
-    attention.extend(Sense::new(SenseKey::UnitAttention, asc::POWER_ON_OR_RESET).emit_fixed());
+    attention.extend(Sense::new(SenseKey::UnitAttention, asc::BUS_DEVICE_RESET).emit_fixed());
     for (event, data) in
         [(0, &attention[..]), (0, &[]), (0, &[0]), (0, &[0, 18]), (5, &[]), (255, &[1])]
     {
