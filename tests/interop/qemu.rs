@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::inside;
-use crate::kernel::have;
-use crate::programs::{NAME, Said, Target, random_file, run, sparse, try_run};
+use crate::kernel::{have, skip};
+use crate::programs::{NAME, Said, Target, random_file, run, secrets, sparse, try_run};
+use crate::{INITIATOR, WRONG, initiator_line, inside};
 
 /// An image as QEMU's tools name it: with a digest, and a name of the initiator's own.
 fn image(target: &Target, digest: &str) -> String {
@@ -47,12 +47,8 @@ fn holes(image: &str) -> Vec<(u64, u64)> {
 #[test]
 fn we_serve_qemu() {
     let name = "qemu::we_serve_qemu";
-    if !have(name, &["qemu-img", "qemu-io"]) {
+    if !have_qemu(name) {
         return;
-    }
-    let modules = "/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so";
-    if !fs::exists(modules).unwrap() {
-        return crate::kernel::skip(&format!("{name}: QEMU has no iSCSI driver: {modules}"));
     }
     inside(name, || {
         let source = random_file("source", 32, 28);
@@ -106,5 +102,44 @@ fn we_serve_qemu() {
             }
             target.stop();
         }
+    });
+}
+
+/// Whether QEMU has its tools and its iSCSI driver, which has a package of its own.
+fn have_qemu(name: &str) -> bool {
+    let driver = "/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so";
+    if !have(name, &["qemu-img", "qemu-io"]) {
+        return false;
+    }
+    let is_there = fs::exists(driver).unwrap();
+    if !is_there {
+        skip(&format!("{name}: QEMU has no iSCSI driver: {driver}"));
+    }
+    is_there
+}
+
+/// Its driver proves who it is, and asks for no proof.
+#[test]
+fn we_serve_qemu_with_chap() {
+    let name = "qemu::we_serve_qemu_with_chap";
+    if !have_qemu(name) {
+        return;
+    }
+    inside(name, || {
+        let secrets = secrets("secrets", &initiator_line(INITIATOR[1]));
+        let options = ["--secrets", secrets.to_str().unwrap()];
+        let target = Target::start(&options, &[&sparse("disk", 16)]);
+        let image = format!("{},user={},password-secret=s", image(&target, "crc32c"), INITIATOR[0]);
+        let log_in = |secret: &str| {
+            let secret = format!("secret,id=s,data={secret}");
+            let commands = ["-c", "write -P 7 0 64k", "-c", "read -P 7 0 64k"];
+            let words = [&["--object", &secret, "--image-opts"], &commands[..], &[&image]];
+            try_run("qemu-io", &words.concat())
+        };
+        let said = log_in(INITIATOR[1]);
+        assert!(said.ok && said.err.is_empty(), "{said:?}");
+        let said = log_in(WRONG);
+        assert!(!said.ok && said.err.contains("Authentication failure(513)"), "{said:?}");
+        target.stop();
     });
 }
