@@ -38,6 +38,9 @@ fn offer(random: &mut Random, header: DigestChoice, data: DigestChoice) -> Offer
 pub(crate) fn settings(random: &mut Random) -> Settings {
     let header = pick(random, &[DigestChoice::Never, DigestChoice::Always]);
     let data = pick(random, &[DigestChoice::Never, DigestChoice::Always]);
+    let delay_max = Duration::from_millis(pick(random, &[0, 0, 1, 200]));
+    let window_bytes = pick(random, &[1000, 30_000, 1 << 20]);
+    let crawls = window_bytes == 1000 && delay_max > Duration::from_millis(1);
     let seconds = |random: &mut Random, most| Duration::from_secs(1 + random.below(most));
     Settings {
         seed: random.bits(),
@@ -53,9 +56,10 @@ pub(crate) fn settings(random: &mut Random) -> Settings {
             login: seconds(random, 30),
             idle: seconds(random, 5),
             ping: seconds(random, 5),
-            // Often less than the line and the target need.
-            command: seconds(random, 30),
-            management: seconds(random, 10),
+            // Often less than the target needs. A line on which an answer stands behind minutes of
+            // data needs more than that.
+            command: seconds(random, 30) * if crawls { 10 } else { 1 },
+            management: seconds(random, 10) * if crawls { 100 } else { 1 },
         },
         retry: Retry { first: Duration::from_millis(1 + random.below(1000)), ..Retry::default() },
         ping_interval: seconds(random, 30),
@@ -63,8 +67,8 @@ pub(crate) fn settings(random: &mut Random) -> Settings {
         chap: None,
         weather: Weather {
             split_bytes_max: pick(random, &[0, 20, 100, 3000, 10_000]),
-            delay_max: Duration::from_millis(pick(random, &[0, 0, 1, 200])),
-            window_bytes: pick(random, &[1000, 30_000, 1 << 20]),
+            delay_max,
+            window_bytes,
             shuffle: random.below(2) == 0,
             execution_max: Duration::from_millis(pick(random, &[0, 0, 10, 3000])),
         },
