@@ -142,6 +142,15 @@ fn a_target_that_restarts_without_its_cache_gets_everything_again() {
 fn unflushed(pair: &mut Pair) -> Vec<u8> {
     let zeroes = Op::WriteZeroes { no_unmap: true, fua: false };
     let mut expected = pattern(1, 0, 32);
+    for (tag, op, start) in [(Tag(20), zeroes, 14u64), (Tag(21), Op::Discard, 16)] {
+        pair.submit_length(tag, op, start, 2, vec![0xa5; 4096]);
+        assert_eq!(pair.wait_for(tag).result, Ok(()));
+        expected[start as usize * 512..][..2 * 512].fill(0);
+    }
+    // Forced, over zeroes: a flush makes that stable, and everything before it.
+    let done = pair.carry_out(Op::Write { fua: true }, 15, &pattern(5, 15, 1));
+    assert_eq!(done.result, Ok(()));
+    expected[15 * 512..16 * 512].copy_from_slice(&pattern(5, 15, 1));
     // Each over a part of the one before.
     pair.write(0, &pattern(2, 0, 8));
     pair.write(4, &pattern(3, 4, 8));
@@ -151,15 +160,11 @@ fn unflushed(pair: &mut Pair) -> Vec<u8> {
     let done = pair.carry_out(Op::Write { fua: true }, 6, &pattern(4, 6, 4));
     assert_eq!(done.result, Ok(()));
     expected[6 * 512..10 * 512].copy_from_slice(&pattern(4, 6, 4));
-    for (tag, op, start) in [(Tag(20), zeroes, 14u64), (Tag(21), Op::Discard, 16)] {
+    for (tag, op, start) in [(Tag(22), zeroes, 22u64), (Tag(23), Op::Discard, 24)] {
         pair.submit_length(tag, op, start, 2, vec![0xa5; 4096]);
         assert_eq!(pair.wait_for(tag).result, Ok(()));
         expected[start as usize * 512..][..2 * 512].fill(0);
     }
-    // Forced, over zeroes.
-    let done = pair.carry_out(Op::Write { fua: true }, 15, &pattern(5, 15, 1));
-    assert_eq!(done.result, Ok(()));
-    expected[15 * 512..16 * 512].copy_from_slice(&pattern(5, 15, 1));
     pair.write(20, &pattern(6, 20, 1));
     expected[20 * 512..21 * 512].copy_from_slice(&pattern(6, 20, 1));
     expected
