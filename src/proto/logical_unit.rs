@@ -344,7 +344,8 @@ impl LogicalUnit {
             Cdb::ReportSupportedTaskManagementFunctions { extended, allocation } => {
                 report_supported_task_management_functions(extended, allocation)
             }
-            Cdb::Reserve { .. }
+            Cdb::PreventAllowMediumRemoval { .. }
+            | Cdb::Reserve { .. }
             | Cdb::Release { .. }
             | Cdb::PersistentReserveIn { .. }
             | Cdb::PersistentReserveOut { .. } => self.nexuses.execute(nexus, command, data),

@@ -14,6 +14,7 @@ pub(in super::super) fn needed_rights(command: &Cdb) -> Rights {
         | Cdb::ReadCapacity10
         | Cdb::ReadCapacity16 { .. }
         | Cdb::StartStopUnit { start: true, power_condition: 0, .. }
+        | Cdb::PreventAllowMediumRemoval { prevent: 0 }
         | Cdb::Reserve { .. }
         | Cdb::Release { .. }
         | Cdb::PersistentReserveIn { .. }
@@ -36,6 +37,7 @@ pub(in super::super) fn needed_rights(command: &Cdb) -> Rights {
         | Cdb::Unmap { .. }
         | Cdb::WriteSame { .. }
         | Cdb::StartStopUnit { .. }
+        | Cdb::PreventAllowMediumRemoval { .. }
         | Cdb::Other { .. } => Rights::All,
     }
 }

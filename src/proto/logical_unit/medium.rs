@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{LogicalUnit, NexusId, Outcome, invalid_field};
+use super::{LogicalUnit, NexusId, Outcome, illegal, invalid_field};
 use crate::wire::scsi::{Sense, SenseKey, asc};
 
 /// What holds the blocks. An ejected medium stays open and locked here: it is only out of reach.
@@ -49,6 +49,10 @@ impl LogicalUnit {
         }
         if load_eject && !self.medium.removable {
             return Err(invalid_field(4, Some(1)));
+        }
+        // Whoever prevents it is not asked which way the medium would go.
+        if load_eject && self.nexuses.is_removal_prevented() {
+            return Err(illegal(asc::MEDIUM_REMOVAL_PREVENTED));
         }
         if !start && !no_flush {
             self.flush()?;

@@ -72,6 +72,8 @@ struct Present {
     id: NexusId,
     session: SessionName,
     attentions: Attentions,
+    /// It prevents the medium from being removed.
+    prevents: bool,
 }
 
 impl NexusId {
@@ -153,14 +155,19 @@ impl Nexuses {
 
     /// The logical unit was reset (SAM-5 §6.3.3). Persistent reservations do not care.
     pub(in super::super) fn reset(&self) {
-        self.change(|table| table.reserved = None);
+        self.change(|table| {
+            table.reserved = None;
+            table.present.iter_mut().for_each(|present| present.prevents = false);
+        });
         self.tell_all(asc::BUS_DEVICE_RESET);
     }
 
     fn enter(&self, id: NexusId, session: SessionName) {
         let mut attentions = Attentions::default();
         attentions.establish(asc::POWER_ON_OR_RESET);
-        self.change(|table| table.present.push(Present { id, session, attentions }));
+        self.change(|table| {
+            table.present.push(Present { id, session, attentions, prevents: false })
+        });
     }
 
     fn leave(&self, id: NexusId) {
@@ -227,7 +234,12 @@ impl Nexuses {
         Ok(Nexuses { table: Mutex::new(table), record: Some(record), ..Nexuses::default() })
     }
 
-    /// Executes a command about reservations.
+    /// The medium must stay where it is (SPC-4 §6.18).
+    pub(super) fn is_removal_prevented(&self) -> bool {
+        self.lock().present.iter().any(|present| present.prevents)
+    }
+
+    /// Executes a command about reservations, or about the medium that all share.
     pub(super) fn execute(
         &self,
         id: NexusId,
@@ -235,6 +247,12 @@ impl Nexuses {
         data: &[u8],
     ) -> Result<Outcome, Sense> {
         match *command {
+            Cdb::PreventAllowMediumRemoval { prevent: 2.. } => Err(invalid_field(4, Some(1))),
+            Cdb::PreventAllowMediumRemoval { prevent } => {
+                let present = |present: &mut Present| present.prevents = prevent != 0;
+                self.change(|table| table.present(id).into_iter().for_each(present));
+                Ok(Outcome::Good)
+            }
             Cdb::Reserve { third_party: true, .. } | Cdb::Release { third_party: true, .. } => {
                 Err(invalid_field(1, Some(4)))
             }

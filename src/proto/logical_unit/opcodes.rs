@@ -42,6 +42,8 @@ enum Units {
     All,
     /// Those that can free blocks.
     Thin,
+    /// Those whose medium can be ejected.
+    Removable,
 }
 
 /// NACA in the CONTROL byte is looked at, and refused.
@@ -80,6 +82,10 @@ const fn action(command: Command) -> Command {
 
 const fn thin(command: Command) -> Command {
     Command { units: Units::Thin, ..command }
+}
+
+const fn removable(command: Command) -> Command {
+    Command { units: Units::Removable, ..command }
 }
 
 /// A CDB of ten bytes that names a range, with the bits of its byte 1.
@@ -157,6 +163,7 @@ const COMMANDS: &[Command] = &[
     unit(&[opcode::MODE_SENSE_6, 0x08, 0xff, 0xff, 0xff, CONTROL]),
     unit(&[opcode::START_STOP_UNIT, 0x01, 0, 0, 0xf7, CONTROL]),
     unit(&[opcode::SEND_DIAGNOSTIC, 0xf4, 0, 0xff, 0xff, CONTROL]),
+    alone(removable(unit(&[opcode::PREVENT_ALLOW_MEDIUM_REMOVAL, 0, 0, 0, 0x03, CONTROL]))),
     read(&[opcode::READ_CAPACITY_10, 0, 0, 0, 0, 0, 0, 0, 0, CONTROL]),
     read(ten!(opcode::READ_10, TRANSFER)),
     write(ten!(opcode::WRITE_10, TRANSFER)),
@@ -282,6 +289,7 @@ impl Command {
         match self.units {
             Units::All => true,
             Units::Thin => unit.store.can_discard(),
+            Units::Removable => unit.is_removable(),
         }
     }
 

@@ -366,7 +366,7 @@ fn supported_opcodes(options: u8, opcode: u8, service_action: u16) -> [u8; 16] {
 
 #[test]
 fn the_table_of_commands_is_what_can_be_parsed_and_executed() {
-    let (unit, _) = unit();
+    let (unit, _) = unit_with(Options { removable: true, ..Options::default() });
     for cdb in all_commands() {
         let parsed = !matches!(Cdb::parse(&cdb), Cdb::Other { .. });
         assert_eq!(unit.command(&cdb).is_ok(), parsed, "{cdb:02x?}");
@@ -381,7 +381,7 @@ fn the_table_of_commands_is_what_can_be_parsed_and_executed() {
 
 #[test]
 fn every_command_of_the_report_is_described_alone_too() {
-    let (unit, _) = unit();
+    let (unit, _) = unit_with(Options { removable: true, ..Options::default() });
     let all = data(unit.execute(&supported_opcodes(0, 0, 0), &[]));
     assert_eq!(all.len(), 4 + u32::from_be_bytes(*all.first_chunk().unwrap()) as usize);
     let mut codes = Vec::new();

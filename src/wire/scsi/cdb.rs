@@ -196,6 +196,11 @@ pub enum Cdb {
         /// Flags.
         flags: ProvisioningFlags,
     },
+    /// PREVENT ALLOW MEDIUM REMOVAL.
+    PreventAllowMediumRemoval {
+        /// PREVENT, two bits, of which the upper one is for changers.
+        prevent: u8,
+    },
     /// RESERVE; `size` is six or ten.
     Reserve {
         /// Which form.

@@ -95,6 +95,7 @@ pub mod asc {
     pub const INTERNAL_TARGET_FAILURE: (u8, u8) = (0x44, 0x00);
     pub const DATA_PHASE_ERROR: (u8, u8) = (0x4b, 0x00);
     pub const PROTOCOL_SERVICE_CRC_ERROR: (u8, u8) = (0x47, 0x05);
+    pub const MEDIUM_REMOVAL_PREVENTED: (u8, u8) = (0x53, 0x02);
     pub const INSUFFICIENT_REGISTRATION_RESOURCES: (u8, u8) = (0x55, 0x04);
     pub const UNEXPECTED_UNSOLICITED_DATA: (u8, u8) = (0x0c, 0x0c);
     pub const NOT_ENOUGH_UNSOLICITED_DATA: (u8, u8) = (0x0c, 0x0d);

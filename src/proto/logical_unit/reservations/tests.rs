@@ -44,9 +44,13 @@ struct Lab {
 
 impl Lab {
     fn new(paper: Option<Arc<Paper>>) -> Lab {
+        Lab::of(Options::default(), paper)
+    }
+
+    fn of(options: Options, paper: Option<Arc<Paper>>) -> Lab {
         let store = Arc::new(MemoryStore::new(8192));
         let name = "iqn.2026-11.io.lunboot:test";
-        let mut unit = LogicalUnit::new(store, name, b"disk", Options::default()).unwrap();
+        let mut unit = LogicalUnit::new(store, name, b"disk", options).unwrap();
         if let Some(paper) = &paper {
             let text = paper.text.lock().unwrap().clone();
             unit = unit.with_record(text.as_deref(), paper.clone()).unwrap();
@@ -569,6 +573,42 @@ fn commands_about_the_unit_pass_every_reservation() {
         assert!(!conflict(&mut lab, stop) && !conflict(&mut lab, flush));
         lab.attentions(1);
     }
+}
+
+#[test]
+fn a_medium_stays_as_long_as_one_session_wants_that() {
+    let mut lab = Lab::of(Options { removable: true, ..Options::default() }, None);
+    let prevent = |lab: &mut Lab, who, prevent| {
+        lab.execute(who, &Cdb::PreventAllowMediumRemoval { prevent }, &[])
+    };
+    let move_medium = |lab: &mut Lab, start| {
+        let (immediate, power_condition, no_flush, load_eject) = (false, 0, false, true);
+        let cdb = Cdb::StartStopUnit { immediate, power_condition, no_flush, load_eject, start };
+        lab.execute(2, &cdb, &[])
+    };
+    let prevented = Outcome::from(illegal(asc::MEDIUM_REMOVAL_PREVENTED));
+    assert_eq!(sense(prevent(&mut lab, 0, 2)), invalid_field(4, Some(1)));
+    // One by allowing it, one by its end, both by a reset.
+    assert_eq!(prevent(&mut lab, 0, 1), Outcome::Good);
+    assert_eq!(prevent(&mut lab, 1, 1), Outcome::Good);
+    assert_eq!(move_medium(&mut lab, false), prevented);
+    assert_eq!(prevent(&mut lab, 0, 0), Outcome::Good);
+    assert_eq!(move_medium(&mut lab, false), prevented);
+    lab.nexuses[1] = lab.units.nexus(session(1));
+    lab.attentions(1);
+    assert_eq!(move_medium(&mut lab, false), Outcome::Good);
+    let ready = lab.execute(0, &Cdb::TestUnitReady, &[]);
+    assert_eq!(sense(ready), Sense::new(SenseKey::NotReady, asc::MEDIUM_NOT_PRESENT));
+    assert_eq!(prevent(&mut lab, 0, 1), Outcome::Good);
+    assert_eq!(move_medium(&mut lab, true), prevented);
+    lab.units.reset(None);
+    assert_eq!(sense(move_medium(&mut lab, true)).code(), asc::BUS_DEVICE_RESET);
+    assert_eq!(move_medium(&mut lab, true), Outcome::Good);
+    let reset_then_medium = [asc::BUS_DEVICE_RESET, asc::MEDIUM_MAY_HAVE_CHANGED];
+    assert_eq!(lab.attentions(0), reset_then_medium);
+    // Only units whose medium can go know the command.
+    let refused = sense(prevent(&mut Lab::new(None), 0, 1));
+    assert_eq!(refused, illegal(asc::INVALID_COMMAND_OPERATION_CODE));
 }
 
 const RESERVE: Cdb = Cdb::Reserve { size: CdbSize::Six, third_party: false, extent: false };

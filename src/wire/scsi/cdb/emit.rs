@@ -34,6 +34,10 @@ impl Cdb {
                     self_test_code << 5 | u8::from(page_format) << 4 | u8::from(self_test) << 2;
                 cdb[3..5].copy_from_slice(&parameter_bytes.to_be_bytes());
             }
+            Cdb::PreventAllowMediumRemoval { prevent } => {
+                cdb[0] = opcode::PREVENT_ALLOW_MEDIUM_REMOVAL;
+                cdb[4] = prevent & 0x03;
+            }
             Cdb::ReadCapacity10 => cdb[0] = opcode::READ_CAPACITY_10,
             Cdb::Unmap { anchor, parameter_bytes } => {
                 cdb[0] = opcode::UNMAP;

@@ -71,6 +71,9 @@ fn parse_without_range(cdb: &[u8; 16]) -> Cdb {
             self_test: bit(cdb[1], 2),
             parameter_bytes: be16(cdb, 3),
         },
+        opcode::PREVENT_ALLOW_MEDIUM_REMOVAL => {
+            Cdb::PreventAllowMediumRemoval { prevent: cdb[4] & 0x03 }
+        }
         opcode::READ_CAPACITY_10 => Cdb::ReadCapacity10,
         opcode::READ_DEFECT_DATA_10 => Cdb::ReadDefectData {
             size: CdbSize::Ten,

@@ -32,6 +32,7 @@ fn small_commands() {
             start: true,
         },
     );
+    check(&[0x1e, 0, 0, 0, 0x03, 0], Cdb::PreventAllowMediumRemoval { prevent: 3 });
     check(&[0x25], Cdb::ReadCapacity10);
     check(
         &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0],
