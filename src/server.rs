@@ -60,7 +60,7 @@ impl Server {
     /// Listens on all addresses; on all of this machine's, at the usual port, if there are none.
     /// From here on SIGTERM and SIGINT of this process end
     /// [`Server::run`] instead of the process.
-    pub fn listen(addresses: &[SocketAddr], config: TargetConfig) -> Result<Server, Error> {
+    pub fn listen(addresses: &[SocketAddr], mut config: TargetConfig) -> Result<Server, Error> {
         let mut listeners = Vec::new();
         for address in addresses {
             listeners.push(tcp::listen(*address).map_err(Error::Listen)?);
@@ -68,6 +68,8 @@ impl Server {
         if addresses.is_empty() {
             listeners.push(listen_everywhere().map_err(Error::Listen)?);
         }
+        let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+        config.portals = listening.filter(|address| !address.ip().is_unspecified()).collect();
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGTERM);
         mask.add(Signal::SIGINT);

@@ -285,32 +285,298 @@ fn ordered_commands_wait_and_are_waited_for() {
     assert_eq!(client.finish(after.itt).0, ScsiStatus::Good);
 }
 
-#[test]
-fn an_aborted_write_never_happens_and_its_late_data_harms_nobody() {
-    for function in [1, 2, 5, 6] {
-        let mut client = Client::logged_in();
-        let pdu = client.command_pdu(&write(0, 1), 512, &[], true);
-        client.send(&pdu.emit(), &[]);
-        let r2t = client.r2t();
-        assert_eq!(client.task_management(function, pdu.itt), 0, "function {function}");
-        client.data_out(pdu.itt, r2t.ttt, 0, 0, &[1; 512], true);
-        assert!(client.inbox.is_empty());
-        assert_eq!(client.store.contents()[..512], [0; 512]);
-        if function >= 5 {
-            let (_, data) = client.command(&Cdb::TestUnitReady, 0, &[]);
-            assert_eq!(sense(&data).code(), asc::BUS_DEVICE_RESET);
+/// Functions of task management that end tasks.
+const ENDING: [u8; 6] = [1, 2, 4, 5, 6, 7];
+
+/// Where a write to the first blocks can be when it is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Point {
+    /// It waits for data that an R2T asks for.
+    Asked,
+    /// It waits for data that comes unasked.
+    Unasked,
+    /// It has its data, and waits for an ordered command before it.
+    Blocked,
+    /// It is about to be executed.
+    HandedOut,
+}
+
+const POINTS: [Point; 4] = [Point::Asked, Point::Unasked, Point::Blocked, Point::HandedOut];
+
+/// What may still come for a task that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    Nothing,
+    /// The data, in two PDUs.
+    Data,
+    /// Its first half, and then nothing.
+    HalfOfIt,
+    /// A PDU that does not fit into the transfer.
+    WrongData,
+    /// The command once more.
+    Command,
+}
+
+const LATE: [Late; 5] = [Late::Nothing, Late::Data, Late::HalfOfIt, Late::WrongData, Late::Command];
+
+/// Brings a write of 2048 bytes to a point; gives the command and the tag that its data needs.
+fn write_at(client: &mut Client, point: Point) -> (ScsiCommand, Ttt) {
+    client.idle = true;
+    match point {
+        Point::Asked => {
+            let pdu = client.start_write(0, 4);
+            let r2t = client.r2t();
+            (pdu, r2t.ttt)
         }
-        assert_eq!(client.command(&write(0, 1), 512, &[2; 512]).0, ScsiStatus::Good);
+        Point::Unasked => {
+            let pdu = client.command_pdu(&write(0, 4), 2048, &[], true);
+            let pdu = ScsiCommand { final_pdu: false, ..pdu };
+            client.send(&pdu.emit(), &[]);
+            (pdu, Ttt::RESERVED)
+        }
+        Point::Blocked | Point::HandedOut => {
+            if point == Point::Blocked {
+                let first = client.command_pdu(&write(64, 1), 512, &[], true);
+                let attribute = TaskAttribute::Ordered;
+                client.send(&ScsiCommand { attribute, ..first }.emit(), &[]);
+                client.r2t();
+            }
+            let pdu = client.command_pdu(&write(0, 4), 2048, &[9; 2048], true);
+            client.send(&pdu.emit(), &[9; 2048]);
+            (pdu, Ttt::RESERVED)
+        }
+    }
+}
+
+fn send_late(client: &mut Client, (pdu, ttt): (ScsiCommand, Ttt), late: Late) {
+    match late {
+        Late::Nothing => {}
+        Late::Data => {
+            client.data_out(pdu.itt, ttt, 0, 0, &[9; 1024], false);
+            client.data_out(pdu.itt, ttt, 1, 1024, &[9; 1024], true);
+        }
+        Late::HalfOfIt => client.data_out(pdu.itt, ttt, 0, 0, &[9; 1024], false),
+        Late::WrongData => client.data_out(pdu.itt, ttt, 7, 1 << 20, &[9; 2048], true),
+        Late::Command => client.send(&pdu.emit(), &vec![9; pdu.data_bytes as usize]),
+    }
+    client.work();
+}
+
+/// Nothing was written, and the session is as good as new.
+fn assert_unharmed(client: &mut Client, attention: bool) {
+    client.assert_silent();
+    assert_eq!(client.store.contents()[..2048], [0; 2048]);
+    client.idle = false;
+    if attention {
+        let (_, data) = client.command(&Cdb::TestUnitReady, 0, &[]);
+        assert_eq!(sense(&data).code(), asc::BUS_DEVICE_RESET);
+    }
+    assert_eq!(client.command(&write(0, 1), 512, &[2; 512]).0, ScsiStatus::Good);
+    assert_eq!(client.command(&read(0, 1), 512, &[]), (ScsiStatus::Good, vec![2; 512]));
+}
+
+#[test]
+fn a_task_that_was_ended_is_over_whatever_still_comes_for_it() {
+    for function in ENDING {
+        for (point, late) in POINTS.iter().flat_map(|point| LATE.map(|late| (*point, late))) {
+            let mut client = Client::logged_in();
+            let task = write_at(&mut client, point);
+            let request = client.task_management_pdu(function, task.0.itt);
+            client.send(&request.emit(), &[]);
+            if matches!(function, 4..=7) {
+                // The owner has not confirmed yet that the tasks of other sessions have ended.
+                client.assert_silent();
+                client.work();
+            }
+            assert_eq!(client.task_management_response(), 0, "{function}, {point:?}, {late:?}");
+            send_late(&mut client, task, late);
+            if function == 7 {
+                assert_eq!(client.end(), Some(&End::ColdReset));
+                assert_eq!(client.store.contents()[..2048], [0; 2048]);
+                continue;
+            }
+            if function == 1 && point == Point::Blocked {
+                // The ordered command before it lives on, and waits for its data.
+                assert_eq!(client.task_management(2, Itt::RESERVED), 0);
+            }
+            assert_unharmed(&mut client, function >= 5);
+        }
+    }
+}
+
+#[test]
+fn what_another_session_resets_ends_with_task_aborted_whatever_still_comes_for_it() {
+    for (point, late) in POINTS.iter().flat_map(|point| LATE.map(|late| (*point, late))) {
+        for (function, lun) in [(4, Some(Lun::ZERO)), (5, Some(Lun::ZERO)), (6, None)] {
+            let disks = Disks::new();
+            let mut client = Client::logged_in_to(&disks, UNSOLICITED);
+            let mut other = Client::logged_in_to(&disks, UNSOLICITED);
+            let task = write_at(&mut client, point);
+            other.idle = true;
+            let request = other.task_management_pdu(function, Itt::RESERVED);
+            other.send(&request.emit(), &[]);
+            assert_eq!(other.events.last(), Some(&Event::Reset { lun, sessions: None }));
+            client.target.handle_reset(lun);
+            client.drain();
+            other.assert_silent();
+            other.work();
+            assert_eq!(other.task_management_response(), 0);
+            if point == Point::Blocked {
+                let first = Itt(task.0.itt.0 - 1);
+                assert_eq!(client.finish(first).0, ScsiStatus::TaskAborted);
+            }
+            assert_eq!(client.finish(task.0.itt).0, ScsiStatus::TaskAborted);
+            send_late(&mut client, task, late);
+            assert_unharmed(&mut client, function >= 5);
+        }
     }
 }
 
 #[test]
 fn task_management_that_is_not_done_is_not_answered_as_done() {
     let mut client = Client::logged_in();
+    let pdu = client.start_write(0, 1);
+    let r2t = client.r2t();
     assert_eq!(client.task_management(1, Itt(12345)), 1);
-    for (function, response) in [(3, 5), (4, 5), (7, 5), (8, 4), (77, 5)] {
-        assert_eq!(client.task_management(function, Itt::RESERVED), response);
+    for (function, response) in [(0, 5), (3, 5), (8, 4), (9, 5), (10, 5), (11, 5), (12, 5), (77, 5)]
+    {
+        assert_eq!(client.task_management(function, pdu.itt), response);
     }
+    for function in [2, 4, 5] {
+        let request = client.task_management_pdu(function, Itt::RESERVED);
+        client.send(&TaskManagementRequest { lun: lun_field(7), ..request }.emit(), &[]);
+        assert_eq!(client.task_management_response(), 2);
+    }
+    // Another logical unit than that of the task.
+    for (function, response) in [(1, 1), (2, 0), (4, 0), (5, 0)] {
+        let request = client.task_management_pdu(function, pdu.itt);
+        client.send(&TaskManagementRequest { lun: lun_field(1), ..request }.emit(), &[]);
+        assert_eq!(client.task_management_response(), response);
+    }
+    client.answer(&r2t, &[5; 512]);
+    assert_eq!(client.finish(pdu.itt).0, ScsiStatus::Good, "nothing has touched it");
+}
+
+#[test]
+fn what_comes_before_a_gap_is_filled_is_executed_in_its_order() {
+    let mut client = Client::logged_in();
+    let first = client.command_pdu(&write(0, 1), 512, &[1; 512], true);
+    let second = client.command_pdu(&read(0, 1), 512, &[], false);
+    let third = client.command_pdu(&write(0, 1), 512, &[3; 512], true);
+    let nop = (client.next_itt(), client.next_cmd_sn());
+    let fifth = client.command_pdu(&write(1, 2), 1024, &[], true);
+    let text = client.next_cmd_sn();
+    client.send(&ScsiCommand { final_pdu: false, ..fifth }.emit(), &[]);
+    client.send(&nop_out_pdu(false, nop.0, Ttt::RESERVED, nop.1, 5).emit(), b"hello");
+    client.data_out(fifth.itt, Ttt::RESERVED, 0, 0, &[5; 1024], true);
+    let request = TextRequest {
+        immediate: false,
+        final_pdu: true,
+        continues: false,
+        lun: 0,
+        itt: Itt(900),
+        ttt: Ttt::RESERVED,
+        cmd_sn: text,
+        exp_stat_sn: Sn(0),
+        data_bytes: 13,
+    };
+    client.send(&request.emit(), b"SendTargets=\0");
+    client.send(&third.emit(), &[3; 512]);
+    client.send(&second.emit(), &[]);
+    client.assert_silent();
+    client.send(&first.emit(), &[1; 512]);
+    let (ping, data) = client.nop_in();
+    assert_eq!((ping.itt, &data[..]), (nop.0, &b"hello"[..]));
+    assert_eq!(client.text_response().0.itt, Itt(900));
+    assert_eq!(client.finish(first.itt).0, ScsiStatus::Good);
+    assert_eq!(client.finish(second.itt), (ScsiStatus::Good, vec![1; 512]));
+    assert_eq!(client.finish(third.itt).0, ScsiStatus::Good);
+    assert_eq!(client.finish(fifth.itt).0, ScsiStatus::Good);
+    assert_eq!(client.last.exp_cmd_sn, client.cmd_sn);
+    let contents = client.store.contents();
+    assert_eq!((contents[0], contents[512], contents[1535]), (3, 5, 5));
+}
+
+#[test]
+fn a_window_that_is_full_of_early_commands_bears_it() {
+    let mut client = Client::logged_in();
+    let missing = client.next_cmd_sn();
+    let early: Vec<ScsiCommand> = (1..COMMAND_WINDOW)
+        .map(|lba| client.command_pdu(&write(lba.into(), 1), 512, &[7; 512], true))
+        .collect();
+    let beyond = client.command_pdu(&Cdb::TestUnitReady, 0, &[], false);
+    for pdu in early.iter().rev() {
+        client.send(&pdu.emit(), &[7; 512]);
+    }
+    client.send(&beyond.emit(), &[]);
+    client.assert_silent();
+    let nop = client.next_itt();
+    client.send(&nop_out_pdu(false, nop, Ttt::RESERVED, missing, 0).emit(), &[]);
+    assert_eq!(client.nop_in().0.itt, nop);
+    for pdu in &early {
+        assert_eq!(client.finish(pdu.itt).0, ScsiStatus::Good);
+    }
+    client.send(&beyond.emit(), &[]);
+    assert_eq!(client.finish(beyond.itt).0, ScsiStatus::Good);
+    assert_eq!(client.last.max_cmd_sn.0, client.last.exp_cmd_sn.0 + COMMAND_WINDOW - 1);
+}
+
+#[test]
+fn a_command_that_is_missing_can_be_aborted() {
+    let mut client = Client::logged_in();
+    let missing = client.command_pdu(&write(0, 1), 512, &[1; 512], true);
+    let early = client.command_pdu(&write(1, 1), 512, &[2; 512], true);
+    let last = client.command_pdu(&Cdb::TestUnitReady, 0, &[], false);
+    client.send(&early.emit(), &[2; 512]);
+    client.send(&last.emit(), &[]);
+    let abort = |client: &mut Client, pdu: &ScsiCommand| {
+        let request = client.task_management_pdu(1, pdu.itt);
+        let ref_cmd_sn = pdu.cmd_sn;
+        client.send(&TaskManagementRequest { ref_cmd_sn, ..request }.emit(), &[]);
+        client.receive().0
+    };
+    assert!(
+        matches!(abort(&mut client, &early), Response::TaskManagement(pdu) if pdu.response == 0)
+    );
+    client.assert_silent();
+    assert!(
+        matches!(abort(&mut client, &missing), Response::TaskManagement(pdu) if pdu.response == 0)
+    );
+    assert_eq!(client.finish(last.itt).0, ScsiStatus::Good);
+    client.send(&missing.emit(), &[1; 512]);
+    client.assert_silent();
+    assert_eq!(client.store.contents()[..1024], [0; 1024]);
+    assert!(
+        matches!(abort(&mut client, &missing), Response::TaskManagement(pdu) if pdu.response == 1)
+    );
+}
+
+#[test]
+fn a_reset_of_the_target_does_not_wait_for_what_is_missing() {
+    let mut client = Client::logged_in();
+    let missing = client.command_pdu(&write(0, 1), 512, &[1; 512], true);
+    let early = client.command_pdu(&write(1, 1), 512, &[2; 512], true);
+    client.send(&early.emit(), &[2; 512]);
+    assert_eq!(client.task_management(6, Itt::RESERVED), 0);
+    client.send(&missing.emit(), &[1; 512]);
+    client.assert_silent();
+    for _ in [0, 1] {
+        client.command(&Cdb::TestUnitReady, 0, &[]);
+    }
+    assert_eq!(client.last.exp_cmd_sn, client.cmd_sn);
+    assert_eq!(client.store.contents()[..1024], [0; 1024]);
+}
+
+#[test]
+fn what_is_kept_behind_a_gap_is_bounded() {
+    let mut client = Client::logged_in();
+    client.next_cmd_sn();
+    for _ in 0..3 {
+        assert_eq!(client.end(), None);
+        client.nop_out(false, &[0; 30_000]);
+    }
+    let end = client.end();
+    assert!(matches!(end, Some(End::Failed(Error::PeerMisbehaved { .. }))), "{end:?}");
 }
 
 #[test]

@@ -78,6 +78,9 @@ impl Connection {
         let who = who.escape_debug();
         match over {
             Over::Ended(End::LoggedOut) => log::info!("logout of {who} at {peer}"),
+            Over::Ended(End::ColdReset) => {
+                log::warn!("cold reset by {who} at {peer}: all sessions end");
+            }
             Over::Ended(End::Refused(error)) => {
                 log::warn!("login of {who} at {peer} refused: {error}");
             }
@@ -196,7 +199,12 @@ impl Connection {
                 self.sessions.reset(lun, &mut self.seen);
                 self.target.reset_done();
             }
-            Event::Ended(end) => return Err(Over::Ended(end)),
+            Event::Ended(end) => {
+                if end == End::ColdReset {
+                    self.sessions.stop_others(&self.handle);
+                }
+                return Err(Over::Ended(end));
+            }
         }
         Ok(())
     }

@@ -123,6 +123,14 @@ impl Sessions {
         }
     }
 
+    /// Tells all other connections to stop.
+    pub(super) fn stop_others(&self, handle: &Arc<Handle>) {
+        let table = lock(&self.table);
+        for other in table.connections.iter().filter(|other| !Arc::ptr_eq(other, handle)) {
+            other.stop();
+        }
+    }
+
     /// Tells all connections to stop and waits until they have.
     pub(super) fn stop_all(&self, patience: Duration) -> bool {
         let connections = lock(&self.table).connections.clone();

@@ -12,7 +12,9 @@ use std::time::Instant;
 use super::login::Claim;
 use super::output::Output;
 use super::task::{NewTask, Placement, Task, Tasks};
-use super::text::{Refusal, Texts};
+use super::task_management::Resetting;
+use super::text::{Known, Refusal, Texts};
+use super::window::{Held, Parked, Turn, Window};
 use super::{COMMAND_WINDOW, Event, SessionName, Tag, TargetConfig};
 use crate::proto::error::Error;
 use crate::proto::logical_unit::{
@@ -22,8 +24,7 @@ use crate::proto::params::Negotiated;
 use crate::wire::frame::DataEnd;
 use crate::wire::pdu::{
     Bhs, DataIn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, R2t, Reject, Request,
-    Residual, ScsiCommand, ScsiResponse, StatusSns, TaskAttribute, TaskManagementRequest,
-    TaskManagementResponse, TextRequest, TextResponse, Ttt,
+    Residual, ScsiCommand, ScsiResponse, StatusSns, TaskAttribute, TextRequest, TextResponse, Ttt,
 };
 use crate::wire::scsi::{Lun, ScsiStatus, Sense, SenseKey, asc};
 use crate::wire::serial::Sn;
@@ -31,32 +32,24 @@ use crate::wire::serial::Sn;
 /// A session, which is its one connection.
 #[derive(Debug)]
 pub(super) struct FullFeature {
-    config: Arc<TargetConfig>,
-    portal: SocketAddr,
+    pub(super) config: Arc<TargetConfig>,
+    /// What SendTargets tells: the address that the initiator uses, and then all others.
+    portals: Vec<SocketAddr>,
     session: SessionName,
     discovery: bool,
     cid: u16,
     negotiated: Negotiated,
     stat_sn: Sn,
-    exp_cmd_sn: Sn,
-    tasks: Tasks,
+    pub(super) window: Window,
+    pub(super) tasks: Tasks,
     nexus: Nexus,
     texts: Texts,
     last_heard: Instant,
     /// A NOP-In waits for its answer since then.
     ping_sent: Option<Instant>,
     /// Tasks of others end: the owner is told, and these are answered when it has seen to it.
-    resetting: VecDeque<Resetting>,
+    pub(super) resetting: VecDeque<Resetting>,
     logged_out: bool,
-}
-
-/// Why tasks of other sessions have to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resetting {
-    /// Task management wants it: the tag to answer, and what is reset.
-    Reset(Itt, Option<Lun>),
-    /// A command has preempted their reservations.
-    Preempted(Tag),
 }
 
 /// The transfer tag of our own NOP-Ins. Those of R2Ts have a slot in their lower half.
@@ -66,13 +59,6 @@ const PING: Ttt = Ttt(0xffff_fffe);
 /// such command has data of one byte.
 const NO_LENGTH: [u8; 1] = [0];
 
-// Codes of a task management response (RFC 7143 §11.6.1).
-const FUNCTION_COMPLETE: u8 = 0;
-const TASK_DOES_NOT_EXIST: u8 = 1;
-const LUN_DOES_NOT_EXIST: u8 = 2;
-const REASSIGNMENT_NOT_SUPPORTED: u8 = 4;
-const FUNCTION_NOT_SUPPORTED: u8 = 5;
-
 impl FullFeature {
     pub(super) fn new(
         claim: Claim,
@@ -80,16 +66,17 @@ impl FullFeature {
         portal: SocketAddr,
         now: Instant,
     ) -> FullFeature {
+        let others = config.portals.iter().copied().filter(|other| *other != portal);
         FullFeature {
+            portals: std::iter::once(portal).chain(others).collect(),
             nexus: config.units.nexus(claim.session.clone()),
             config,
-            portal,
             session: claim.session,
             discovery: claim.discovery,
             cid: claim.cid,
             negotiated: claim.negotiated,
             stat_sn: claim.stat_sn,
-            exp_cmd_sn: claim.cmd_sn,
+            window: Window::new(claim.cmd_sn),
             tasks: Tasks::new(),
             texts: Texts::default(),
             last_heard: now,
@@ -153,17 +140,20 @@ impl FullFeature {
         pdu: &ScsiCommand,
         bhs: &Bhs,
         out: &mut Output,
-    ) -> Result<Option<Placement>, Error> {
-        if !self.take_cmd_sn(pdu.immediate, pdu.cmd_sn)? {
-            return Ok(None);
+    ) -> Option<Placement> {
+        let turn = self.window.judge(pdu.immediate, pdu.cmd_sn, self.max_cmd_sn());
+        if turn == Turn::Never {
+            return None;
         }
-        if self.discovery || pdu.itt == Itt::RESERVED {
-            self.reject(Reject::PROTOCOL_ERROR, bhs, out);
-            return Ok(None);
-        }
-        if self.tasks.find(pdu.itt).is_some() {
-            self.reject(Reject::TASK_IN_PROGRESS, bhs, out);
-            return Ok(None);
+        let early = turn == Turn::Early;
+        let in_use = self.tasks.find(pdu.itt).is_some();
+        if self.discovery || pdu.itt == Itt::RESERVED || in_use {
+            if early {
+                self.window.hold(pdu.cmd_sn, Held::Void);
+            }
+            let reason = if in_use { Reject::TASK_IN_PROGRESS } else { Reject::PROTOCOL_ERROR };
+            self.reject(reason, bhs, out);
+            return None;
         }
         let lun = Lun(pdu.lun.to_be_bytes());
         let wanted_out = self.config.units.data_out_bytes(lun, &pdu.cdb);
@@ -183,7 +173,9 @@ impl FullFeature {
             expected_in: if pdu.read && !pdu.write { pdu.expected_data_bytes } else { 0 },
             expected_out,
             wanted_out,
+            cmd_sn: pdu.cmd_sn,
             windowed: !pdu.immediate,
+            early,
             ordered: pdu.attribute == TaskAttribute::Ordered,
             needed,
             immediate: pdu.data_bytes,
@@ -194,17 +186,20 @@ impl FullFeature {
             || (follows && agreed.initial_r2t);
         let Some(tag) = self.tasks.open(task) else {
             self.reject(Reject::IMMEDIATE_COMMAND_REJECT, bhs, out);
-            return Ok(None);
+            return None;
         };
+        if early {
+            self.window.hold(pdu.cmd_sn, Held::Task(tag));
+        }
         if too_much {
             let code = asc::UNEXPECTED_UNSOLICITED_DATA;
             self.tasks.get_mut(tag).failure = Some(Sense::new(SenseKey::AbortedCommand, code));
         }
         if pdu.data_bytes == 0 {
             self.go_on(tag, out);
-            return Ok(None);
+            return None;
         }
-        Ok(Some(self.tasks.place_immediate(tag, &mut out.buffers)))
+        Some(self.tasks.place_immediate(tag, &mut out.buffers))
     }
 
     /// A Data-Out header: where its data goes.
@@ -231,15 +226,26 @@ impl FullFeature {
     }
 
     /// The data segment of a SCSI Command or Data-Out has come.
-    pub(super) fn handle_data_end(&mut self, request: &Request, end: DataEnd, out: &mut Output) {
+    pub(super) fn handle_data_end(
+        &mut self,
+        request: &Request,
+        bhs: &Bhs,
+        end: DataEnd,
+        out: &mut Output,
+    ) {
         let tag = match request {
             Request::DataOut(pdu) => self.tasks.placed(pdu),
             Request::ScsiCommand(pdu) => self.tasks.find(pdu.itt),
             _ => None,
         };
+        if end == DataEnd::DigestError {
+            self.reject(Reject::DATA_DIGEST_ERROR, bhs, out);
+        }
         let Some(tag) = tag else { return };
         if end == DataEnd::DigestError {
-            // The initiator is to send the command again (RFC 7143 §7.8).
+            // The task goes on to its end without its data, and its status tells the initiator to
+            // send the command again: at ErrorRecoveryLevel 0 nobody would fill the gap in CmdSN
+            // that a discarded command leaves (RFC 7143 §7.8, §11.17.2).
             let sense = Sense::new(SenseKey::AbortedCommand, asc::PROTOCOL_SERVICE_CRC_ERROR);
             self.tasks.get_mut(tag).failure.get_or_insert(sense);
         }
@@ -274,11 +280,11 @@ impl FullFeature {
         Some(Event::Command { tag, lun: task.lun, alone: is_alone(&task.cdb) })
     }
 
-    pub(super) fn execute(&mut self, tag: Tag, out: &mut Output) -> Option<Event> {
+    pub(super) fn execute(&mut self, tag: Tag, out: &mut Output) {
         let task = self.tasks.get(tag);
         if !task.is_handed_out() {
             // Its task was aborted, and its place may belong to one that still waits for data.
-            return None;
+            return;
         }
         let config = Arc::clone(&self.config);
         let outcome = match task.failure {
@@ -299,8 +305,7 @@ impl FullFeature {
             Outcome::Data(data) => {
                 let length = data.len().min(expected_in as usize);
                 if length == 0 {
-                    self.respond(tag, ScsiStatus::Good, None, data.len() as u64, out);
-                    return None;
+                    return self.respond(tag, ScsiStatus::Good, None, data.len() as u64, out);
                 }
                 let buffer = out.buffers.acquire(length);
                 out.buffers.get_mut(buffer)[..length].copy_from_slice(&data[..length]);
@@ -309,8 +314,7 @@ impl FullFeature {
             Outcome::Read(extent) => {
                 let length = extent.bytes.min(u64::from(expected_in)) as usize;
                 if length == 0 {
-                    self.respond(tag, ScsiStatus::Good, None, extent.bytes, out);
-                    return None;
+                    return self.respond(tag, ScsiStatus::Good, None, extent.bytes, out);
                 }
                 let buffer = out.buffers.acquire(length);
                 let space = &mut out.buffers.get_mut(buffer)[..length];
@@ -324,15 +328,13 @@ impl FullFeature {
                 }
             }
             Outcome::Preempted(sessions) => {
-                self.resetting.push_back(Resetting::Preempted(tag));
-                return Some(Event::Reset { lun: Some(lun), sessions: Some(sessions) });
+                self.resetting.push_back(Resetting::preempted(tag, lun, sessions));
             }
             Outcome::Conflict => self.respond(tag, ScsiStatus::ReservationConflict, None, 0, out),
             Outcome::CheckCondition(sense) => {
                 self.respond(tag, ScsiStatus::CheckCondition, Some(*sense), 0, out);
             }
         }
-        None
     }
 
     /// Ends a task with Data-In PDUs, the last of which carries the status.
@@ -352,7 +354,8 @@ impl FullFeature {
         while offset < length {
             // A sequence of Data-In PDUs is a burst, and its last PDU has the F bit (§11.7.1).
             let burst_end = (offset / max_burst_bytes + 1).saturating_mul(max_burst_bytes);
-            let end = length.min(burst_end).min(offset.saturating_add(max_send_bytes));
+            // Whole words, but for the last (§11.7.7).
+            let end = length.min(burst_end).min(offset.saturating_add(max_send_bytes & !3));
             let last = end == length;
             let sns = if last { self.status_sns() } else { self.sns() };
             let pdu = DataIn {
@@ -375,7 +378,7 @@ impl FullFeature {
     }
 
     /// Ends a task with a SCSI Response.
-    fn respond(
+    pub(super) fn respond(
         &mut self,
         tag: Tag,
         status: ScsiStatus,
@@ -407,7 +410,10 @@ impl FullFeature {
     }
 
     /// Frees the place of a task, first of all, so that its answer opens the window again.
-    fn close(&mut self, tag: Tag, out: &mut Output) {
+    pub(super) fn close(&mut self, tag: Tag, out: &mut Output) {
+        if self.tasks.is_early(tag) {
+            self.window.hold(self.tasks.get(tag).cmd_sn, Held::Void);
+        }
         self.tasks.close(tag, &mut out.buffers);
         while let Some(starved) = self.tasks.next_starved() {
             self.go_on(starved, out);
@@ -422,41 +428,69 @@ impl FullFeature {
         request: &Request,
         bhs: &Bhs,
         data: &[u8],
+        end: DataEnd,
         out: &mut Output,
-    ) -> Result<Option<Event>, Error> {
-        if let Some((immediate, cmd_sn)) = numbering(request)
-            && !self.take_cmd_sn(immediate, cmd_sn)?
-        {
-            return Ok(None);
+    ) -> Result<(), Error> {
+        if let Some((immediate, cmd_sn)) = numbering(request) {
+            match self.window.judge(immediate, cmd_sn, self.max_cmd_sn()) {
+                Turn::Now => {}
+                Turn::Never => return Ok(()),
+                Turn::Early => {
+                    let (request, bhs, data) = (*request, *bhs, data.to_vec());
+                    if !self.window.park(cmd_sn, Parked { request, bhs, data, end }) {
+                        let rule = "leaves a gap in CmdSN, and too much has come behind it";
+                        return Err(Error::PeerMisbehaved { pdu: "command", rule });
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        self.handle_in_turn(request, bhs, data, end, out);
+        Ok(())
+    }
+
+    /// Something has its turn that came before it.
+    pub(super) fn has_next(&self) -> bool {
+        self.window.has_next()
+    }
+
+    /// Handles it.
+    pub(super) fn handle_next(&mut self, out: &mut Output) {
+        match self.window.next() {
+            Some(Held::Task(tag)) => {
+                self.tasks.begin(tag);
+                self.go_on(tag, out);
+            }
+            Some(Held::Request(parked)) => {
+                let Parked { request, bhs, data, end } = *parked;
+                self.handle_in_turn(&request, &bhs, &data, end, out);
+            }
+            Some(Held::Void) | None => {}
+        }
+    }
+
+    fn handle_in_turn(
+        &mut self,
+        request: &Request,
+        bhs: &Bhs,
+        data: &[u8],
+        end: DataEnd,
+        out: &mut Output,
+    ) {
+        if end == DataEnd::DigestError {
+            return self.reject(Reject::DATA_DIGEST_ERROR, bhs, out);
         }
         match request {
             Request::NopOut(pdu) => self.handle_nop(pdu, data, out),
             Request::Text(pdu) => self.handle_text(pdu, bhs, data, out),
             Request::Logout(pdu) => self.handle_logout(pdu, out),
             Request::TaskManagement(pdu) if !self.discovery => {
-                return Ok(self.handle_task_management(pdu, out));
+                self.handle_task_management(pdu, bhs, out);
             }
             Request::Snack => self.reject(Reject::SNACK_REJECT, bhs, out),
             Request::Unknown(_) => self.reject(Reject::COMMAND_NOT_SUPPORTED, bhs, out),
             _ => self.reject(Reject::PROTOCOL_ERROR, bhs, out),
         }
-        Ok(None)
-    }
-
-    /// The same with a damaged data segment.
-    pub(super) fn handle_damaged(
-        &mut self,
-        request: &Request,
-        bhs: &Bhs,
-        out: &mut Output,
-    ) -> Result<Option<Event>, Error> {
-        if let Some((immediate, cmd_sn)) = numbering(request)
-            && !self.take_cmd_sn(immediate, cmd_sn)?
-        {
-            return Ok(None);
-        }
-        self.reject(Reject::DATA_DIGEST_ERROR, bhs, out);
-        Ok(None)
     }
 
     fn handle_nop(&mut self, pdu: &NopOut, data: &[u8], out: &mut Output) {
@@ -476,10 +510,14 @@ impl FullFeature {
     }
 
     fn handle_text(&mut self, pdu: &TextRequest, bhs: &Bhs, data: &[u8], out: &mut Output) {
-        let portal = (self.portal, self.config.portal_group);
+        let known = Known {
+            target_name: &self.config.name,
+            portals: &self.portals,
+            portal_group: self.config.portal_group,
+            discovery: self.discovery,
+        };
         let sns = self.sns();
-        let handled = self.texts.handle(pdu, data, &self.config.name, portal, &mut self.negotiated);
-        match handled {
+        match self.texts.handle(pdu, data, known, &mut self.negotiated) {
             Ok((answer, text)) => {
                 let pdu = TextResponse {
                     final_pdu: answer.final_pdu,
@@ -495,6 +533,7 @@ impl FullFeature {
             }
             Err(Refusal::Exchange) => self.reject(Reject::PROTOCOL_ERROR, bhs, out),
             Err(Refusal::Text) => self.reject(Reject::INVALID_PDU_FIELD, bhs, out),
+            Err(Refusal::Negotiation) => self.reject(Reject::NEGOTIATION_RESET, bhs, out),
         }
     }
 
@@ -521,81 +560,7 @@ impl FullFeature {
         self.logged_out = response == CLOSED;
     }
 
-    fn handle_task_management(
-        &mut self,
-        pdu: &TaskManagementRequest,
-        out: &mut Output,
-    ) -> Option<Event> {
-        const ABORT_TASK: u8 = 1;
-        const ABORT_TASK_SET: u8 = 2;
-        const LOGICAL_UNIT_RESET: u8 = 5;
-        const TARGET_WARM_RESET: u8 = 6;
-        const TASK_REASSIGN: u8 = 8;
-        let lun = Lun(pdu.lun.to_be_bytes());
-        let lun_exists = self.config.units.get(lun).is_some();
-        let response = match pdu.function {
-            ABORT_TASK => match self.tasks.find(pdu.referenced_itt) {
-                Some(tag) if self.tasks.get(tag).lun == lun => {
-                    self.close(tag, out);
-                    FUNCTION_COMPLETE
-                }
-                _ => TASK_DOES_NOT_EXIST,
-            },
-            ABORT_TASK_SET | LOGICAL_UNIT_RESET if !lun_exists => LUN_DOES_NOT_EXIST,
-            ABORT_TASK_SET => {
-                self.abort(Some(lun), out);
-                FUNCTION_COMPLETE
-            }
-            LOGICAL_UNIT_RESET => return Some(self.start_reset(pdu.itt, Some(lun), out)),
-            TARGET_WARM_RESET => return Some(self.start_reset(pdu.itt, None, out)),
-            TASK_REASSIGN => REASSIGNMENT_NOT_SUPPORTED,
-            _ => FUNCTION_NOT_SUPPORTED,
-        };
-        self.respond_task_management(pdu.itt, response, out);
-        None
-    }
-
-    /// Ends tasks of this session without an answer, as an initiator that asked for it expects.
-    fn abort(&mut self, lun: Option<Lun>, out: &mut Output) {
-        for tag in self.tasks.of(lun) {
-            self.close(tag, out);
-        }
-    }
-
-    fn start_reset(&mut self, itt: Itt, lun: Option<Lun>, out: &mut Output) -> Event {
-        self.abort(lun, out);
-        self.resetting.push_back(Resetting::Reset(itt, lun));
-        Event::Reset { lun, sessions: None }
-    }
-
-    /// The tasks of the other sessions have ended too.
-    pub(super) fn reset_done(&mut self, out: &mut Output) {
-        match self.resetting.pop_front() {
-            Some(Resetting::Reset(itt, lun)) => {
-                self.config.units.reset(lun);
-                self.respond_task_management(itt, FUNCTION_COMPLETE, out);
-            }
-            Some(Resetting::Preempted(tag)) if self.tasks.get(tag).is_handed_out() => {
-                self.respond(tag, ScsiStatus::Good, None, 0, out);
-            }
-            Some(Resetting::Preempted(_)) | None => {}
-        }
-    }
-
-    /// Another session has reset a logical unit, or all. The answer TASK ABORTED is what the
-    /// control mode page announces with TAS.
-    pub(super) fn handle_reset(&mut self, lun: Option<Lun>, out: &mut Output) {
-        for tag in self.tasks.of(lun) {
-            self.respond(tag, ScsiStatus::TaskAborted, None, 0, out);
-        }
-    }
-
-    fn respond_task_management(&mut self, itt: Itt, response: u8, out: &mut Output) {
-        let pdu = TaskManagementResponse { response, itt, sns: self.status_sns() };
-        out.push(&pdu.emit(), &[]);
-    }
-
-    fn reject(&mut self, reason: u8, bhs: &Bhs, out: &mut Output) {
+    pub(super) fn reject(&mut self, reason: u8, bhs: &Bhs, out: &mut Output) {
         let sns = self.status_sns();
         let pdu = Reject { reason, sns, data_sn: Sn(0), data_bytes: bhs.len() as u32 };
         out.push(&pdu.emit(), bhs);
@@ -603,41 +568,22 @@ impl FullFeature {
 
     // Numbers.
 
-    /// Whether a PDU with this CmdSN is to be handled. One outside of the window is ignored without
-    /// a word (RFC 7143 §4.2.2.1).
-    fn take_cmd_sn(&mut self, immediate: bool, cmd_sn: Sn) -> Result<bool, Error> {
-        if immediate {
-            return Ok(true);
-        }
-        if cmd_sn == self.exp_cmd_sn && cmd_sn.is_at_or_before(self.max_cmd_sn()) {
-            self.exp_cmd_sn = cmd_sn.next();
-            return Ok(true);
-        }
-        if self.exp_cmd_sn.is_before(cmd_sn) && cmd_sn.is_at_or_before(self.max_cmd_sn()) {
-            // Nothing can overtake anything on a single connection, and nothing is sent again at
-            // ErrorRecoveryLevel 0, so the gap would stay for ever.
-            let rule = "leaves a gap in CmdSN";
-            return Err(Error::PeerMisbehaved { pdu: "command", rule });
-        }
-        Ok(false)
-    }
-
-    fn max_cmd_sn(&self) -> Sn {
+    pub(super) fn max_cmd_sn(&self) -> Sn {
         // With a full window this is ExpCmdSN - 1, which closes it.
-        self.exp_cmd_sn.plus((COMMAND_WINDOW - self.tasks.windowed()).wrapping_sub(1))
+        self.window.exp_cmd_sn().plus((COMMAND_WINDOW - self.tasks.windowed()).wrapping_sub(1))
     }
 
     /// Counters of a PDU that carries no status.
     fn sns(&self) -> StatusSns {
         StatusSns {
             stat_sn: self.stat_sn,
-            exp_cmd_sn: self.exp_cmd_sn,
+            exp_cmd_sn: self.window.exp_cmd_sn(),
             max_cmd_sn: self.max_cmd_sn(),
         }
     }
 
     /// Counters of a PDU that uses up a StatSN.
-    fn status_sns(&mut self) -> StatusSns {
+    pub(super) fn status_sns(&mut self) -> StatusSns {
         let sns = self.sns();
         self.stat_sn = self.stat_sn.next();
         sns

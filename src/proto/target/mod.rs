@@ -24,7 +24,9 @@ mod login;
 mod output;
 mod security;
 mod task;
+mod task_management;
 mod text;
+mod window;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -62,6 +64,9 @@ pub struct TargetConfig {
     pub name: String,
     /// TargetPortalGroupTag.
     pub portal_group: u16,
+    /// The addresses at which it is to be found, told beside the one that an initiator uses. Those
+    /// that stand for all of a machine are not among them.
+    pub portals: Vec<SocketAddr>,
     /// Operational keys.
     pub offer: Offer,
     /// A connection that was silent for so long is asked with a NOP-In, and given up after the same
@@ -81,6 +86,7 @@ impl TargetConfig {
         TargetConfig {
             name: name.to_owned(),
             portal_group: 1,
+            portals: Vec::new(),
             offer: Offer::default(),
             ping_interval: PING_INTERVAL,
             secrets: None,
@@ -140,6 +146,8 @@ pub enum Event {
 pub enum End {
     /// The initiator logged out.
     LoggedOut,
+    /// The initiator has reset the whole target, cold: all sessions end, those of others too.
+    ColdReset,
     /// The login was refused.
     Refused(Error),
     /// Somebody broke the rules, or nobody answered.
@@ -180,15 +188,15 @@ enum Receiving {
     /// Collected in `segment`, then handled.
     Segment(Request, Bhs),
     /// Into a task's buffer or nowhere, then handled.
-    Data(Request, Placement),
+    Data(Request, Bhs, Placement),
     /// A PDU that was answered already.
     Nothing,
 }
 
 impl Target {
-    /// A new connection. `portal` is the address that the initiator has connected to: the only one
-    /// that it is told about, because that is the one it can reach. `challenge` is made of new
-    /// random bytes each time.
+    /// A new connection. `portal` is the address that the initiator has connected to: the first one
+    /// that it is told about, because that is one it can reach. `challenge` is made of new random
+    /// bytes each time.
     pub fn new(
         config: Arc<TargetConfig>,
         portal: SocketAddr,
@@ -215,7 +223,7 @@ impl Target {
         if matches!(self.state, State::Ended | State::Claiming(_)) {
             return &mut [];
         }
-        if let (Receiving::Data(_, Placement::Task(tag, offset)), State::LoggedIn(session)) =
+        if let (Receiving::Data(_, _, Placement::Task(tag, offset)), State::LoggedIn(session)) =
             (&self.receiving, &self.state)
         {
             let missing = self.reader.direct();
@@ -231,7 +239,7 @@ impl Target {
     /// `count` bytes were put at the beginning of [`Target::recv_space`].
     pub fn received(&mut self, count: usize, now: Instant) {
         if std::mem::take(&mut self.direct) {
-            if let (Receiving::Data(_, Placement::Task(tag, offset)), State::LoggedIn(session)) =
+            if let (Receiving::Data(_, _, Placement::Task(tag, offset)), State::LoggedIn(session)) =
                 (&mut self.receiving, &self.state)
             {
                 let bytes = session.data_space(*tag, *offset, count as u32, &mut self.output);
@@ -278,8 +286,10 @@ impl Target {
             return Some(event);
         }
         match &mut self.state {
-            // Reads wait in their short form, as commands, until there is room for their data.
-            State::LoggedIn(session) if self.output.has_room() => session.next_command(),
+            State::LoggedIn(session) => session.next_reset().or_else(|| {
+                // Reads wait in their short form, as commands, until there is room for their data.
+                self.output.has_room().then(|| session.next_command())?
+            }),
             _ => None,
         }
     }
@@ -338,14 +348,16 @@ impl Target {
     /// meanwhile is passed over.
     pub fn execute(&mut self, tag: Tag) {
         if let State::LoggedIn(session) = &mut self.state {
-            self.events.extend(session.execute(tag, &mut self.output));
+            session.execute(tag, &mut self.output);
         }
     }
 
     /// Answer to [`Event::Reset`]: the other sessions know.
     pub fn reset_done(&mut self) {
-        if let State::LoggedIn(session) = &mut self.state {
-            session.reset_done(&mut self.output);
+        if let State::LoggedIn(session) = &mut self.state
+            && let Some(end) = session.reset_done(&mut self.output)
+        {
+            self.end(end);
         }
         self.advance();
     }
@@ -370,8 +382,13 @@ impl Target {
     /// Handles everything that is there and that there is room to answer.
     fn advance(&mut self) {
         while self.output.has_room_for_answer() && !self.is_waiting() {
-            let progress = match self.receiving {
-                Receiving::Header => self.next_header(),
+            let progress = match (&mut self.state, &self.receiving) {
+                (State::LoggedIn(session), Receiving::Header) if session.has_next() => {
+                    session.handle_next(&mut self.output);
+                    self.end_if_over();
+                    true
+                }
+                (_, Receiving::Header) => self.next_header(),
                 _ => self.next_data(),
             };
             if !progress {
@@ -408,9 +425,11 @@ impl Target {
     }
 
     fn handle_header(&mut self, header: Header, bhs: &Bhs) {
-        let request = match Request::parse(bhs) {
-            Ok(request) => request,
-            Err(malformed) => return self.fail(malformed.into()),
+        let request = match (Request::parse(bhs), &self.state) {
+            (Ok(request), _) => request,
+            // A Login Request that cannot be read has no place there either.
+            (Err(_), State::LoggedIn(_)) => Request::Unknown(header.opcode),
+            (Err(malformed), _) => return self.fail(malformed.into()),
         };
         self.segment.clear();
         self.receiving = match (&mut self.state, request) {
@@ -423,36 +442,34 @@ impl Target {
             }
             (State::LoggedIn(session), Request::ScsiCommand(command)) => {
                 match session.handle_command(&command, bhs, &mut self.output) {
-                    Ok(Some(placement)) => Receiving::Data(request, placement),
-                    Ok(None) => Receiving::Nothing,
-                    Err(error) => return self.fail(error),
+                    Some(placement) => Receiving::Data(request, *bhs, placement),
+                    None => Receiving::Nothing,
                 }
             }
             (State::LoggedIn(session), Request::DataOut(data)) => {
-                Receiving::Data(request, session.handle_data_header(&data, &mut self.output))
+                let placement = session.handle_data_header(&data, &mut self.output);
+                Receiving::Data(request, *bhs, placement)
             }
             (State::LoggedIn(_), Request::NopOut(_) | Request::Text(_)) => {
                 Receiving::Segment(request, *bhs)
             }
             (State::LoggedIn(session), _) => {
-                match session.handle_request(&request, bhs, &[], &mut self.output) {
-                    Ok(event) => {
-                        self.events.extend(event);
-                        Receiving::Nothing
-                    }
+                let (data, end) = (&[], DataEnd::Good);
+                match session.handle_request(&request, bhs, data, end, &mut self.output) {
+                    Ok(()) => Receiving::Nothing,
                     Err(error) => return self.fail(error),
                 }
             }
             (State::Claiming(_) | State::Ended, _) => Receiving::Nothing,
         };
-        if self.is_over() {
-            self.end(End::LoggedOut);
-        }
+        self.end_if_over();
     }
 
-    /// The session said its last word.
-    fn is_over(&self) -> bool {
-        matches!(&self.state, State::LoggedIn(session) if session.is_logged_out())
+    /// The session may have said its last word.
+    fn end_if_over(&mut self) {
+        if matches!(&self.state, State::LoggedIn(session) if session.is_logged_out()) {
+            self.end(End::LoggedOut);
+        }
     }
 
     fn next_data(&mut self) -> bool {
@@ -464,9 +481,9 @@ impl Target {
         match std::mem::replace(&mut self.receiving, Receiving::Header) {
             Receiving::Segment(Request::Login(request), _) => self.handle_login(&request),
             Receiving::Segment(request, bhs) => self.handle_segment(&request, &bhs, end),
-            Receiving::Data(request, _) => {
+            Receiving::Data(request, bhs, _) => {
                 if let State::LoggedIn(session) = &mut self.state {
-                    session.handle_data_end(&request, end, &mut self.output);
+                    session.handle_data_end(&request, &bhs, end, &mut self.output);
                 }
             }
             Receiving::Header | Receiving::Nothing => {}
@@ -484,7 +501,7 @@ impl Target {
                 let count = self.reader.take(&mut self.segment[start..]);
                 self.segment.truncate(start + count);
             }
-            (Receiving::Data(_, Placement::Task(tag, offset)), State::LoggedIn(session)) => {
+            (Receiving::Data(_, _, Placement::Task(tag, offset)), State::LoggedIn(session)) => {
                 let missing = self.reader.data_remaining();
                 match session.data_space(*tag, *offset, missing, &mut self.output) {
                     Some(space) => *offset += self.reader.take(space) as u32,
@@ -519,13 +536,9 @@ impl Target {
 
     fn handle_segment(&mut self, request: &Request, bhs: &Bhs, end: DataEnd) {
         let State::LoggedIn(session) = &mut self.state else { return };
-        let handled = match end {
-            DataEnd::Good => session.handle_request(request, bhs, &self.segment, &mut self.output),
-            DataEnd::DigestError => session.handle_damaged(request, bhs, &mut self.output),
-        };
-        match handled {
-            Ok(event) => self.events.extend(event),
-            Err(error) => self.fail(error),
+        let handled = session.handle_request(request, bhs, &self.segment, end, &mut self.output);
+        if let Err(error) = handled {
+            self.fail(error);
         }
     }
 

@@ -25,6 +25,7 @@ pub(super) struct Task {
     pub(super) expected_out: u32,
     /// What the CDB takes, in bytes.
     pub(super) wanted_out: u64,
+    pub(super) cmd_sn: Sn,
     /// It uses a place of the command window.
     pub(super) windowed: bool,
     /// It waits for all older commands, and all younger ones wait for it.
@@ -57,6 +58,8 @@ pub(super) struct Task {
 /// How far a task has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// It waits until the commands before it have come.
+    Early,
     /// It waits for data.
     Collecting,
     /// It waits in one of the queues to be handed out.
@@ -98,7 +101,7 @@ const TASKS_MAX: usize = COMMAND_WINDOW as usize + IMMEDIATE_TASKS_MAX;
 const SOLICITED_BYTES_MAX: u32 = 32 << 20;
 
 /// All tasks of a session.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tasks {
     slots: Vec<Task>,
     /// The tags of `slots` in one place, for quick search; reserved where a slot is free.
@@ -111,6 +114,7 @@ pub(super) struct Tasks {
     starved: VecDeque<u16>,
     solicited_bytes: u32,
     windowed: u32,
+    early: u32,
     ordered: u32,
     arrivals: u64,
     transfers: u32,
@@ -124,7 +128,10 @@ pub(super) struct NewTask {
     pub(super) expected_in: u32,
     pub(super) expected_out: u32,
     pub(super) wanted_out: u64,
+    pub(super) cmd_sn: Sn,
     pub(super) windowed: bool,
+    /// A command before it is missing; it goes on with [`Tasks::begin`].
+    pub(super) early: bool,
     pub(super) ordered: bool,
     /// Data that it needs.
     pub(super) needed: u32,
@@ -141,17 +148,11 @@ impl Tasks {
             itts: vec![Itt::RESERVED; TASKS_MAX],
             free: Vec::with_capacity(TASKS_MAX),
             ready: VecDeque::with_capacity(TASKS_MAX),
-            blocked: Vec::new(),
-            starved: VecDeque::new(),
-            solicited_bytes: 0,
-            windowed: 0,
-            ordered: 0,
-            arrivals: 0,
-            transfers: 0,
+            ..Tasks::default()
         }
     }
 
-    /// Tasks that use places of the command window.
+    /// Tasks whose numbers are before ExpCmdSN, and which use places of the command window.
     pub(super) fn windowed(&self) -> u32 {
         self.windowed
     }
@@ -172,7 +173,8 @@ impl Tasks {
 
     /// Opens a task, or `None` if there is no place: only immediate commands can see that.
     pub(super) fn open(&mut self, new: NewTask) -> Option<Tag> {
-        let immediate = self.slots.len() - self.free.len() - self.windowed as usize;
+        let numbered = (self.windowed + self.early) as usize;
+        let immediate = self.slots.len() - self.free.len() - numbered;
         if !new.windowed && immediate >= IMMEDIATE_TASKS_MAX {
             return None;
         }
@@ -185,9 +187,7 @@ impl Tasks {
             None => return None,
         };
         self.itts[usize::from(slot)] = new.itt;
-        self.windowed += u32::from(new.windowed);
-        self.ordered += u32::from(new.ordered);
-        self.arrivals += 1;
+        self.early += 1;
         let task = &mut self.slots[usize::from(slot)];
         let solicited = std::mem::take(&mut task.solicited);
         *task = Task {
@@ -197,9 +197,10 @@ impl Tasks {
             expected_in: new.expected_in,
             expected_out: new.expected_out,
             wanted_out: new.wanted_out,
+            cmd_sn: new.cmd_sn,
             windowed: new.windowed,
             ordered: new.ordered,
-            arrival: self.arrivals,
+            stage: Stage::Early,
             needed: new.needed,
             capacity: new.needed.max(new.immediate).max(new.unsolicited_end.unwrap_or(0)),
             received: new.immediate.min(new.needed),
@@ -212,7 +213,20 @@ impl Tasks {
             solicited,
             ..Task::vacant()
         };
+        if !new.early {
+            self.begin(Tag(slot));
+        }
         Some(Tag(slot))
+    }
+
+    /// All commands before this one have come.
+    pub(super) fn begin(&mut self, tag: Tag) {
+        self.arrivals += 1;
+        self.early -= 1;
+        let task = &mut self.slots[usize::from(tag.0)];
+        (task.stage, task.arrival) = (Stage::Collecting, self.arrivals);
+        self.windowed += u32::from(task.windowed);
+        self.ordered += u32::from(task.ordered);
     }
 
     /// Where the data of the command PDU itself goes.
@@ -279,11 +293,11 @@ impl Tasks {
                 task.unasked = burst.next_offset;
             } else {
                 task.solicited.retain(|(ttt, _)| *ttt != pdu.ttt);
-                if !complete {
-                    // The initiator owes the rest of the burst and says that it is over.
-                    let code = asc::DATA_PHASE_ERROR;
-                    task.failure.get_or_insert(Sense::new(SenseKey::AbortedCommand, code));
-                }
+            }
+            if !complete {
+                // The initiator owes the rest of the burst and says that it is over.
+                let code = asc::NOT_ENOUGH_UNSOLICITED_DATA;
+                task.failure.get_or_insert(Sense::new(SenseKey::AbortedCommand, code));
             }
         }
         Some(tag)
@@ -293,7 +307,9 @@ impl Tasks {
     /// execution. To be called whenever something about it has changed.
     pub(super) fn queue_if_complete(&mut self, tag: Tag) {
         let task = self.get(tag);
-        let failed = task.failure.is_some() && task.unsolicited.is_none();
+        // The answer waits for all data that was asked for, even if it is thrown away (§7.8).
+        let silent = task.unsolicited.is_none() && task.solicited.is_empty();
+        let failed = task.failure.is_some() && silent;
         let complete = task.unsolicited.is_none() && task.received >= task.needed;
         if task.stage != Stage::Collecting || !(failed || complete) {
             return;
@@ -311,7 +327,8 @@ impl Tasks {
         let task = self.get(tag);
         self.open_tags().any(|other| {
             let other = self.get(other);
-            other.arrival < task.arrival && (task.ordered || other.ordered)
+            let begun = other.stage != Stage::Early;
+            begun && other.arrival < task.arrival && (task.ordered || other.ordered)
         })
     }
 
@@ -378,9 +395,12 @@ impl Tasks {
             buffers.release(buffer);
         }
         self.solicited_bytes -= std::mem::take(&mut task.budget);
-        self.windowed -= u32::from(task.windowed);
-        let ordered = task.ordered;
-        self.ordered -= u32::from(ordered);
+        if task.stage == Stage::Early {
+            self.early -= 1;
+        } else {
+            self.windowed -= u32::from(task.windowed);
+            self.ordered -= u32::from(task.ordered);
+        }
         if task.stage == Stage::Queued {
             self.ready.retain(|slot| *slot != tag.0);
             self.blocked.retain(|slot| *slot != tag.0);
@@ -404,9 +424,20 @@ impl Tasks {
         self.blocked = blocked;
     }
 
-    /// The tasks of a logical unit, or all.
+    /// The tasks of a logical unit, or all, without those whose turn has not come.
     pub(super) fn of(&self, lun: Option<Lun>) -> Vec<Tag> {
-        self.open_tags().filter(|tag| lun.is_none_or(|lun| self.get(*tag).lun == lun)).collect()
+        let begun = self.open_tags().filter(|tag| self.get(*tag).stage != Stage::Early);
+        begun.filter(|tag| lun.is_none_or(|lun| self.get(*tag).lun == lun)).collect()
+    }
+
+    /// The tasks whose turn has not come.
+    pub(super) fn early(&self) -> Vec<Tag> {
+        self.open_tags().filter(|tag| self.is_early(*tag)).collect()
+    }
+
+    /// A command before it is missing.
+    pub(super) fn is_early(&self, tag: Tag) -> bool {
+        self.get(tag).stage == Stage::Early
     }
 
     fn open_tags(&self) -> impl Iterator<Item = Tag> + '_ {
@@ -425,6 +456,7 @@ impl Task {
             expected_in: 0,
             expected_out: 0,
             wanted_out: 0,
+            cmd_sn: Sn(0),
             windowed: false,
             ordered: false,
             arrival: 0,

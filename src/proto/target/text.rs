@@ -2,17 +2,42 @@
 //! (RFC 7143 §11.10, §11.11, appendix C).
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use crate::proto::params::Negotiated;
-use crate::wire::Malformed;
-use crate::wire::pdu::{Itt, TextRequest, Ttt};
+use crate::wire::pdu::{DATA_SEGMENT_BYTES_MAX, Itt, TextRequest, Ttt};
 use crate::wire::text::{self, Text};
 
-/// Most text of one exchange, in either direction, in bytes.
+/// Most text of one request over all its PDUs, in bytes.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
+/// Most text that answers one request, in bytes: what our own addresses can make of it.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The transfer tag of an exchange that goes on; there is only one at a time.
 const EXCHANGE: Ttt = Ttt(0xffff_fffd);
+
+/// Keys that this target knows and that can only be used in a login (RFC 7143 §13).
+const LOGIN_ONLY: &[&str] = &[
+    "AuthMethod",
+    "DataDigest",
+    "DataPDUInOrder",
+    "DataSequenceInOrder",
+    "DefaultTime2Retain",
+    "DefaultTime2Wait",
+    "ErrorRecoveryLevel",
+    "FirstBurstLength",
+    "HeaderDigest",
+    "ImmediateData",
+    "InitialR2T",
+    "InitiatorName",
+    "MaxBurstLength",
+    "MaxConnections",
+    "MaxOutstandingR2T",
+    "SessionType",
+    "TargetName",
+    "TaskReporting",
+    "iSCSIProtocolLevel",
+];
 
 /// An exchange of text requests and responses.
 #[derive(Debug, Default)]
@@ -23,6 +48,18 @@ pub(super) struct Texts {
     answer: Vec<u8>,
     /// Bytes of `answer` that were sent.
     told: usize,
+    /// MaxRecvDataSegmentLength of the initiator, once the exchange ends well.
+    declared: Option<u32>,
+}
+
+/// What an answer is made of beside the question.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub(super) target_name: &'a str,
+    /// In the order in which they are told, and all of the same portal group.
+    pub(super) portals: &'a [SocketAddr],
+    pub(super) portal_group: u16,
+    pub(super) discovery: bool,
 }
 
 /// What a response says beside its text.
@@ -33,13 +70,16 @@ pub(super) struct Answer {
     pub(super) ttt: Ttt,
 }
 
-/// Why a text request is rejected.
+/// Why a text request is rejected. The exchange is over, and what it has declared is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It does not continue the exchange that it claims to.
+    /// It breaks the order of requests: it continues no exchange, names a key twice, or says that
+    /// it ends and goes on.
     Exchange,
-    /// Its text breaks the format, or a limit.
+    /// Its text breaks the format.
     Text,
+    /// A value that cannot be, or a limit.
+    Negotiation,
 }
 
 impl Texts {
@@ -48,69 +88,118 @@ impl Texts {
         &mut self,
         request: &TextRequest,
         data: &[u8],
-        target_name: &str,
-        portal: (SocketAddr, u16),
+        known: Known<'_>,
         negotiated: &mut Negotiated,
     ) -> Result<(Answer, &[u8]), Refusal> {
+        let most = negotiated.max_send_bytes as usize;
+        match self.advance(request, data, known, most) {
+            Ok((answer, part)) => {
+                if answer.final_pdu {
+                    self.open = None;
+                    let declared = self.declared.take();
+                    negotiated.max_send_bytes = declared.unwrap_or(negotiated.max_send_bytes);
+                }
+                Ok((answer, &self.answer[part]))
+            }
+            Err(refusal) => {
+                *self = Texts::default();
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The answer, and which part of its text.
+    fn advance(
+        &mut self,
+        request: &TextRequest,
+        data: &[u8],
+        known: Known<'_>,
+        most: usize,
+    ) -> Result<(Answer, Range<usize>), Refusal> {
         if request.ttt == Ttt::RESERVED {
+            // A new exchange, which makes an older one void (§7.10).
             *self = Texts { open: Some(request.itt), ..Texts::default() };
         } else if request.ttt != EXCHANGE || self.open != Some(request.itt) {
             return Err(Refusal::Exchange);
         }
+        if request.final_pdu && request.continues {
+            return Err(Refusal::Exchange);
+        }
         if self.received.len() + data.len() > TEXT_BYTES_MAX {
-            return Err(Refusal::Text);
+            return Err(Refusal::Negotiation);
         }
         self.received.extend_from_slice(data);
         if request.continues {
             let answer = Answer { final_pdu: false, continues: false, ttt: EXCHANGE };
-            return Ok((answer, &[]));
+            return Ok((answer, 0..0));
         }
         let received = std::mem::take(&mut self.received);
-        if !received.is_empty() {
-            let text = answer(&received, target_name, portal, negotiated);
-            let text = text.map_err(|_| Refusal::Text)?;
-            self.answer.extend_from_slice(text.as_bytes());
-            if self.answer.len() - self.told > TEXT_BYTES_MAX {
-                return Err(Refusal::Text);
-            }
-        }
+        self.read(&received, known)?;
         let start = self.told;
-        self.told = self.answer.len().min(start + negotiated.max_send_bytes as usize);
+        self.told = self.answer.len().min(start + most);
         let continues = self.told < self.answer.len();
         let final_pdu = request.final_pdu && !continues;
-        if final_pdu {
-            self.open = None;
-        }
         let ttt = if final_pdu { Ttt::RESERVED } else { EXCHANGE };
-        Ok((Answer { final_pdu, continues, ttt }, &self.answer[start..self.told]))
+        Ok((Answer { final_pdu, continues, ttt }, start..self.told))
+    }
+
+    /// Takes the keys of a whole request, and adds to the answer.
+    fn read(&mut self, received: &[u8], known: Known<'_>) -> Result<(), Refusal> {
+        let mut reply = Text::new();
+        let mut seen: Vec<&str> = Vec::new();
+        for pair in text::pairs(received) {
+            let (key, value) = pair.map_err(|_| Refusal::Text)?;
+            // At most 8 KiB, so that looking at each before stays cheap.
+            if seen.contains(&key) {
+                return Err(Refusal::Exchange);
+            }
+            seen.push(key);
+            match (key, value) {
+                ("SendTargets", wanted) => known.tell(wanted, &mut reply),
+                // A discovery session has nothing else to talk about (§4.3).
+                ("MaxRecvDataSegmentLength", _) if known.discovery => reply.push(key, "Irrelevant"),
+                ("MaxRecvDataSegmentLength", value) => self.declare(value)?,
+                ("InitiatorAlias", _) | (_, "NotUnderstood" | "Irrelevant" | "Reject") => {}
+                (key, _) if LOGIN_ONLY.contains(&key) => reply.push(key, "Reject"),
+                (key, _) => reply.push(key, "NotUnderstood"),
+            }
+        }
+        self.answer.extend_from_slice(reply.as_bytes());
+        if self.answer.len() - self.told > ANSWER_BYTES_MAX {
+            return Err(Refusal::Negotiation);
+        }
+        Ok(())
+    }
+
+    /// MaxRecvDataSegmentLength, once in an exchange (§13.12).
+    fn declare(&mut self, value: &str) -> Result<(), Refusal> {
+        if self.declared.is_some() {
+            return Err(Refusal::Exchange);
+        }
+        let bytes = text::number("MaxRecvDataSegmentLength", value).map_err(|_| Refusal::Text)?;
+        if !(512..=DATA_SEGMENT_BYTES_MAX).contains(&bytes) {
+            return Err(Refusal::Negotiation);
+        }
+        self.declared = Some(bytes);
+        Ok(())
     }
 }
 
-fn answer(
-    received: &[u8],
-    target_name: &str,
-    (portal, group): (SocketAddr, u16),
-    negotiated: &mut Negotiated,
-) -> Result<Text, Malformed> {
-    let mut reply = Text::new();
-    for pair in text::pairs(received) {
-        match pair? {
-            ("SendTargets", wanted) => {
-                let ours = wanted.eq_ignore_ascii_case(target_name);
-                if wanted == "All" || wanted.is_empty() || ours {
-                    reply.push("TargetName", target_name);
-                    reply.push("TargetAddress", &format!("{portal},{group}"));
-                }
-            }
-            ("MaxRecvDataSegmentLength", value) => {
-                let bytes = text::number("MaxRecvDataSegmentLength", value)?;
-                negotiated.max_send_bytes = bytes.clamp(512, (1 << 24) - 1);
-            }
-            (_, "NotUnderstood" | "Irrelevant" | "Reject") => {}
-            (key, _) => reply.push(key, "NotUnderstood"),
+impl Known<'_> {
+    /// The record of this target (RFC 7143 appendix C).
+    fn tell(&self, wanted: &str, reply: &mut Text) {
+        match wanted {
+            // "All" is for discovery sessions alone.
+            "All" if !self.discovery => return reply.push("SendTargets", "Reject"),
+            "All" | "" => {}
+            name if name.eq_ignore_ascii_case(self.target_name) => {}
+            _ => return,
+        }
+        reply.push("TargetName", self.target_name);
+        for portal in self.portals {
+            reply.push("TargetAddress", &format!("{portal},{}", self.portal_group));
         }
     }
-    Ok(reply)
 }
 
 #[cfg(test)]
@@ -134,11 +223,16 @@ mod tests {
         }
     }
 
+    fn known(portals: &[SocketAddr]) -> Known<'_> {
+        Known { target_name: NAME, portals, portal_group: 1, discovery: true }
+    }
+
     fn handle(texts: &mut Texts, ttt: Ttt, continues: bool, text: &[u8]) -> (Answer, Vec<u8>) {
-        let portal = ("192.0.2.1:3260".parse().unwrap(), 1);
         let mut negotiated = Negotiated { max_send_bytes: 40, ..Negotiated::default() };
         let request = request(ttt, continues, text);
-        let (answer, text) = texts.handle(&request, text, NAME, portal, &mut negotiated).unwrap();
+        let portals = ["192.0.2.1:3260".parse().unwrap()];
+        let (answer, text) =
+            texts.handle(&request, text, known(&portals), &mut negotiated).unwrap();
         (answer, text.to_vec())
     }
 
@@ -173,14 +267,14 @@ mod tests {
     #[test]
     fn parts_for_ever_and_foreign_exchanges_are_refused() {
         let mut texts = Texts::default();
-        let portal = ("192.0.2.1:3260".parse().unwrap(), 1);
         let mut negotiated = Negotiated::default();
         let mut text = |ttt, data: &[u8]| {
             let request = request(ttt, true, data);
-            texts.handle(&request, data, NAME, portal, &mut negotiated).map(|_| ())
+            texts.handle(&request, data, known(&[]), &mut negotiated).map(|_| ())
         };
         assert_eq!(text(EXCHANGE, b""), Err(Refusal::Exchange));
         assert_eq!(text(Ttt::RESERVED, &[b'a'; 8000]), Ok(()));
-        assert_eq!(text(EXCHANGE, &[b'a'; 8000]), Err(Refusal::Text));
+        assert_eq!(text(EXCHANGE, &[b'a'; 8000]), Err(Refusal::Negotiation));
+        assert_eq!(text(EXCHANGE, b""), Err(Refusal::Exchange), "that was the end of it");
     }
 }

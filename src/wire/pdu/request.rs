@@ -40,7 +40,7 @@ impl Request {
                 Request::TaskManagement(TaskManagementRequest::parse(bhs))
             }
             LoginRequest::OPCODE => Request::Login(LoginRequest::parse(bhs)?),
-            TextRequest::OPCODE => Request::Text(TextRequest::parse(bhs)?),
+            TextRequest::OPCODE => Request::Text(TextRequest::parse(bhs)),
             DataOut::OPCODE => Request::DataOut(DataOut::parse(bhs)),
             LogoutRequest::OPCODE => Request::Logout(LogoutRequest::parse(bhs)),
             0x10 => Request::Snack,
@@ -309,19 +309,20 @@ impl TextRequest {
     /// 04h.
     pub const OPCODE: u8 = 0x04;
 
-    fn parse(bhs: &Bhs) -> Result<Self, Malformed> {
-        let (final_pdu, continues) = final_and_continue("Text Request", bhs)?;
-        Ok(TextRequest {
+    /// F and C together, which exclude each other (RFC 7143 §11.10.2), are left to the receiver:
+    /// the request has its number all the same.
+    fn parse(bhs: &Bhs) -> Self {
+        TextRequest {
             immediate: bhs[OPCODE] & IMMEDIATE != 0,
-            final_pdu,
-            continues,
+            final_pdu: bhs[FLAGS] & FINAL != 0,
+            continues: bhs[FLAGS] & CONTINUE != 0,
             lun: be64(bhs, LUN),
             itt: itt(bhs),
             ttt: ttt(bhs),
             cmd_sn: sn(bhs, CMD_SN),
             exp_stat_sn: sn(bhs, EXP_STAT_SN),
             data_bytes: be24(bhs, DATA_SEGMENT_LENGTH),
-        })
+        }
     }
 
     /// The header on the wire.

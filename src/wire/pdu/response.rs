@@ -576,6 +576,8 @@ impl Reject {
     pub const INVALID_PDU_FIELD: u8 = 0x09;
     /// No resources for a long operation.
     pub const LONG_OPERATION_REJECT: u8 = 0x0a;
+    /// A negotiation by text failed and counts for nothing.
+    pub const NEGOTIATION_RESET: u8 = 0x0b;
     /// Waiting for a logout.
     pub const WAITING_FOR_LOGOUT: u8 = 0x0c;
     const REASON: usize = 2;
