@@ -66,13 +66,13 @@
 //!
 //! # Journey 3: one SCSI command at the target
 //!
-//! `server` gives each connection a thread and a [`proto::target::Target`]. The target answers the
-//! login by itself. A command opens a task in the order of its CmdSN; data of a write lands at its
-//! place in the task's buffer, R2Ts ask for what is missing. Only when all of it is there is the
-//! command handed out, to be executed by [`proto::logical_unit`] against a [`store::Store`]. The
-//! answer leaves as Data-In with the status in its last PDU, or as a SCSI Response; all answers of
-//! a turn leave with one system call. A flush, or a write with FUA, reaches `fdatasync` before it
-//! is answered.
+//! `server` gives each connection a [`proto::target::Target`], which answers the login by itself,
+//! and each session a thread. A command opens a task in the order of its CmdSN; data of a write
+//! lands at its place in the task's buffer, R2Ts ask for what is missing. Only when all of it is
+//! there is the command handed out, to be executed by [`proto::logical_unit`] against a
+//! [`store::Store`]. The answer leaves as Data-In with the status in its last PDU, or as a SCSI
+//! Response; all answers of a turn leave with one system call. A flush, or a write with FUA,
+//! reaches `fdatasync` before it is answered.
 
 #[cfg(feature = "agent")]
 pub mod agent;

@@ -1,38 +1,52 @@
-//! The target server: listens, gives each connection a thread, and stops cleanly.
+//! The target server: listens, lets connections log in, gives each session a thread, and stops
+//! cleanly.
 //!
-//! A command is executed by the thread of its connection, so one session's commands follow each
-//! other, and sessions do not wait for each other except where the standard wants it: a login ends
-//! an older session of the same name first, a reset waits for what is being executed.
+//! What reaches the port without a login costs little and has an end: at most 512 connections at a
+//! time, at most 128 KiB and 15 seconds each, all in the thread that listens (`lobby`).
+//!
+//! A command is executed by the thread of its session, so one session's commands follow each other,
+//! and sessions do not wait for each other except where the standard wants it: a login ends an
+//! older session of the same name first, a reset waits for what is being executed.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use self::connection::Connection;
-use self::sessions::Sessions;
+use self::connection::{Connection, timespec_until};
+use self::lobby::{Claimant, Lobby};
+use self::sessions::{Sessions, Word};
 use crate::net::tcp;
+use crate::proto::LoginStatus;
 use crate::proto::target::TargetConfig;
 use crate::wire::root_path::DEFAULT_PORT;
 
 mod connection;
+mod lobby;
 mod sessions;
 mod setup;
 
 pub use self::setup::{Setup, SetupError};
 
-/// Connections at a time, logged in or not.
-const CONNECTIONS_MAX: usize = 256;
-/// How long connections may take to end when the server stops.
+/// Sessions at a time.
+const SESSIONS_MAX: usize = 256;
+/// How long initiators may take to log out when the server stops.
+const LOGOUT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long connections may then take to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// No connection is accepted for this time after the system had no room for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections accepted before others are served again.
+const ACCEPT_BURST: usize = 64;
 
 /// A server that listens and is not yet running.
 #[derive(Debug)]
@@ -85,29 +99,15 @@ impl Server {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// Serves until SIGTERM or SIGINT; then lets every session finish the commands that it has
-    /// begun, and makes everything stable that was written.
+    /// Serves until SIGTERM or SIGINT; then asks the initiators to log out, lets every session
+    /// finish the commands that it has begun, and makes everything stable that was written.
     pub fn run(self) -> Result<(), Error> {
         let sessions = Arc::new(Sessions::new(self.config.units.len()));
-        loop {
-            let mut fds = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
-            fds.extend(self.listeners.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(system("wait for connections")(errno)),
-            }
-            let signalled = !fds[0].revents().is_empty();
-            let ready: Vec<bool> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
-            if signalled && let Ok(Some(signal)) = self.signals.read_signal() {
-                log::info!("signal {}: stopping", signal.ssi_signo);
-                break;
-            }
-            for (listener, _) in self.listeners.iter().zip(ready).filter(|(_, ready)| *ready) {
-                self.accept(listener, &sessions);
-            }
-        }
+        self.serve_until_signal(&sessions)?;
         drop(self.listeners);
-        if !sessions.stop_all(STOP_PATIENCE) {
+        if !sessions.tell_all(Word::LogOut, LOGOUT_PATIENCE)
+            && !sessions.tell_all(Word::Leave, STOP_PATIENCE)
+        {
             log::warn!("{} sessions do not end", sessions.len());
         }
         for (number, unit) in self.config.units.iter().enumerate() {
@@ -118,42 +118,105 @@ impl Server {
         Ok(())
     }
 
-    fn accept(&self, listener: &TcpListener, sessions: &Arc<Sessions>) {
-        let (stream, peer) = match listener.accept() {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => {
-                log::warn!("accept: {error}");
-                return;
+    fn serve_until_signal(&self, sessions: &Arc<Sessions>) -> Result<(), Error> {
+        raise_descriptor_limit();
+        let mut lobby = Lobby::default();
+        let mut paused: Option<Instant> = None;
+        loop {
+            let deadline = paused.into_iter().chain(lobby.next_deadline()).min();
+            let listening = if paused.is_some() { PollFlags::empty() } else { PollFlags::IN };
+            let mut fds = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
+            fds.extend(self.listeners.iter().map(|fd| PollFd::new(fd, listening)));
+            fds.extend(lobby.poll_fds());
+            match poll(&mut fds, deadline.map(timespec_until).as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(system("wait for connections")(errno)),
             }
-        };
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        if let Err(error) = self.serve(stream, peer, sessions) {
-            log::warn!("connection from {peer}: {error}");
+            let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+            drop(fds);
+            let (signalled, ready) = (!ready[0].is_empty(), &ready[1..]);
+            let (ready, visitors) = ready.split_at(self.listeners.len());
+            if signalled && let Ok(Some(signal)) = self.signals.read_signal() {
+                log::info!("signal {}: stopping", signal.ssi_signo);
+                return Ok(());
+            }
+            let now = Instant::now();
+            for claimant in lobby.turn(visitors, now) {
+                self.begin(claimant, sessions, &mut lobby, now);
+            }
+            paused = paused.filter(|until| *until > now);
+            for (listener, ready) in self.listeners.iter().zip(ready) {
+                if !ready.is_empty() && !self.accept(listener, &mut lobby, now) {
+                    paused = Some(now + ACCEPT_PAUSE);
+                }
+            }
         }
     }
 
-    fn serve(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        sessions: &Arc<Sessions>,
-    ) -> io::Result<()> {
-        tcp::tune_accepted(&stream)?;
-        let Some(handle) = sessions.enter(CONNECTIONS_MAX)? else {
-            let reason = format!("refused: there are {CONNECTIONS_MAX} already");
-            return Err(io::Error::other(reason));
+    /// Takes what is there; false if the system has no room for more.
+    fn accept(&self, listener: &TcpListener, lobby: &mut Lobby, now: Instant) -> bool {
+        for _ in 0..ACCEPT_BURST {
+            let (stream, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if is_lack_of_room(&error) && lobby.send_one_away(now) => continue,
+                Err(error) => {
+                    log::warn!("accept: {error}");
+                    return !is_lack_of_room(&error);
+                }
+            };
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let entered = tcp::tune_accepted(&stream)
+                .and_then(|()| lobby.enter(stream, peer, self.config.clone(), now));
+            if let Err(error) = entered {
+                log::warn!("connection from {peer}: {error}");
+            }
+        }
+        true
+    }
+
+    /// Gives a good login its thread.
+    fn begin(&self, claimant: Claimant, sessions: &Arc<Sessions>, lobby: &mut Lobby, now: Instant) {
+        const OUT_OF_RESOURCES: LoginStatus = LoginStatus { class: 3, detail: 2 };
+        let peer = claimant.peer;
+        let handle = match sessions.enter(&claimant.session, SESSIONS_MAX) {
+            Ok(Some(handle)) => handle,
+            Ok(None) => {
+                log::warn!("login from {peer} refused: there are {SESSIONS_MAX} sessions already");
+                return lobby.refuse(claimant, OUT_OF_RESOURCES, now);
+            }
+            Err(error) => {
+                log::warn!("login from {peer} refused: {error}");
+                return lobby.refuse(claimant, OUT_OF_RESOURCES, now);
+            }
         };
         let guard = Leave { sessions: sessions.clone(), handle: handle.clone() };
-        let (config, sessions) = (self.config.clone(), sessions.clone());
-        let connection = Connection::new(stream, peer, config, handle, sessions)?;
-        let name = format!("session {peer}");
-        thread::Builder::new().name(name).spawn(move || {
+        let (session, discovery) = (claimant.session.clone(), claimant.discovery);
+        let connection = Connection::new(claimant, handle, sessions.clone());
+        let thread = thread::Builder::new().name(format!("session {peer}")).spawn(move || {
             let _guard = guard;
-            connection.run();
-        })?;
-        Ok(())
+            connection.run(&session, discovery);
+        });
+        if let Err(error) = thread {
+            log::warn!("session from {peer}: {error}");
+        }
     }
+}
+
+/// A session needs two file descriptors, a connection before it one; the usual soft limit of 1024
+/// is less than the hard one and less than they may be together.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(errno) =
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        log::warn!("limit of file descriptors stays at {:?}: {errno}", limit.current);
+    }
+}
+
+fn is_lack_of_room(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// Takes a connection off the table however its thread ends.

@@ -30,7 +30,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 2;
-const LISTEN_BACKLOG: i32 = 128;
+/// Connections that the kernel keeps until they are accepted; more wait for a second and try again.
+const LISTEN_BACKLOG: i32 = 1024;
 
 /// A connection that is being made. Poll [`Connecting::fd`] for writing until the deadline, then
 /// ask [`Connecting::poll_stream`].

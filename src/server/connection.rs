@@ -1,4 +1,5 @@
-//! One connection: socket in, [`Target`], socket out. One thread, one poll.
+//! One session: socket in, [`Target`], socket out. One thread, one poll. It begins when a login is
+//! good; what comes before is the business of the [lobby](super::lobby).
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,15 +9,18 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::sessions::{Handle, SeenResets, Sessions};
+use super::LOGOUT_PATIENCE;
+use super::lobby::Claimant;
+use super::sessions::{Handle, SeenResets, Sessions, Word};
 use crate::proto::LoginStatus;
-use crate::proto::target::{End, Event, Target, TargetConfig};
-use crate::secrets;
+use crate::proto::target::{End, Event, SessionName, Target};
 
 /// How long a session may take to end when its initiator logs in anew.
 const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the last answers may take to reach an initiator.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(5);
+/// The same when the server stops and the initiator was asked to log out before.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// Slices of one system call.
 const SLICES: usize = 128;
 
@@ -30,12 +34,14 @@ pub(super) struct Connection {
     seen: SeenResets,
     /// The socket has taken all it could.
     blocked: bool,
-    /// It was in its full feature phase; the log line of its end says so.
+    /// It is in its full feature phase; the log line of its end says so.
     logged_in: bool,
+    /// The initiator was asked to log out.
+    asked: bool,
 }
 
 /// Why a connection is over.
-enum Over {
+pub(super) enum Over {
     /// The target says so.
     Ended(End),
     /// The initiator has closed the connection without a logout.
@@ -44,39 +50,15 @@ enum Over {
     Failed(io::Error),
     /// The server stops, or the initiator has logged in again.
     Stopped,
+    /// It was reported already.
+    Said,
 }
 
-impl Connection {
-    pub(super) fn new(
-        stream: TcpStream,
-        peer: SocketAddr,
-        config: Arc<TargetConfig>,
-        handle: Arc<Handle>,
-        sessions: Arc<Sessions>,
-    ) -> io::Result<Connection> {
-        stream.set_nonblocking(true)?;
-        let local = stream.local_addr()?;
-        // An IPv4 address that came in through [::] is announced as what it is.
-        let portal = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let target = Target::new(config, portal, secrets::challenge(), Instant::now());
-        let seen = sessions.look();
-        let (blocked, logged_in) = (false, false);
-        Ok(Connection { stream, peer, target, handle, sessions, seen, blocked, logged_in })
-    }
-
-    /// Serves until the end.
-    pub(super) fn run(mut self) {
-        let (over, initiator) = loop {
-            let initiator = self.target.initiator().map(str::to_owned);
-            if let Err(over) = self.turn() {
-                break (over, self.target.initiator().map(str::to_owned).or(initiator));
-            }
-        };
-        self.say_farewell(&over);
-        let peer = self.peer;
-        let who = initiator.unwrap_or_else(|| "unknown initiator".to_owned());
-        let who = who.escape_debug();
-        match over {
+impl Over {
+    /// The log line of an end.
+    pub(super) fn report(&self, initiator: Option<&str>, peer: SocketAddr, logged_in: bool) {
+        let who = initiator.unwrap_or("unknown initiator").escape_debug();
+        match self {
             Over::Ended(End::LoggedOut) => log::info!("logout of {who} at {peer}"),
             Over::Ended(End::ColdReset) => {
                 log::warn!("cold reset by {who} at {peer}: all sessions end");
@@ -85,13 +67,53 @@ impl Connection {
                 log::warn!("login of {who} at {peer} refused: {error}");
             }
             Over::Ended(End::Failed(error)) => log::warn!("session of {who} at {peer}: {error}"),
-            Over::Closed if self.logged_in => {
+            Over::Closed if logged_in => {
                 log::info!("session of {who} at {peer}: closed by the initiator without logout");
             }
-            Over::Closed => log::info!("connection from {peer} closed before its login"),
+            // Whoever reaches the port can do that a thousand times a second.
+            Over::Closed => log::debug!("connection from {peer} closed before its login"),
+            Over::Failed(error) if !logged_in => log::debug!("connection from {peer}: {error}"),
             Over::Failed(error) => log::warn!("session of {who} at {peer}: {error}"),
             Over::Stopped => log::info!("session of {who} at {peer}: ended by this target"),
+            Over::Said => {}
         }
+    }
+}
+
+impl Connection {
+    /// A session that begins with the claim of a good login.
+    pub(super) fn new(
+        claimant: Claimant,
+        handle: Arc<Handle>,
+        sessions: Arc<Sessions>,
+    ) -> Connection {
+        let Claimant { stream, peer, target, .. } = claimant;
+        let seen = sessions.look();
+        Connection {
+            stream,
+            peer,
+            target,
+            handle,
+            sessions,
+            seen,
+            blocked: false,
+            logged_in: false,
+            asked: false,
+        }
+    }
+
+    /// Serves until the end.
+    pub(super) fn run(mut self, session: &SessionName, discovery: bool) {
+        self.claim(session, discovery);
+        let mut step = self.drain();
+        let over = loop {
+            match step {
+                Ok(()) => step = self.turn(),
+                Err(over) => break over,
+            }
+        };
+        self.say_farewell(&over);
+        over.report(Some(&session.initiator), self.peer, self.logged_in);
     }
 
     /// Waits for one thing, takes it in, and brings everything out that follows from it.
@@ -112,9 +134,7 @@ impl Connection {
         let [socket, wake] = [fds[0].revents(), fds[1].revents()];
         if !wake.is_empty() {
             self.handle.hear();
-            if self.handle.is_stopping() {
-                return Err(Over::Stopped);
-            }
+            self.obey()?;
         }
         if socket.contains(PollFlags::OUT) {
             self.blocked = false;
@@ -127,6 +147,24 @@ impl Connection {
             self.target.handle_timeout(Instant::now());
         }
         self.drain()
+    }
+
+    /// Does what others want of this connection.
+    fn obey(&mut self) -> Result<(), Over> {
+        match self.handle.word() {
+            Word::Serve => {}
+            Word::LogOut if self.asked => {}
+            Word::LogOut => {
+                self.asked = true;
+                self.target.ask_for_logout(LOGOUT_PATIENCE);
+            }
+            Word::Leave => {
+                self.target.leave();
+                return Err(Over::Stopped);
+            }
+            Word::Stop => return Err(Over::Stopped),
+        }
+        Ok(())
     }
 
     fn receive(&mut self) -> Result<(), Over> {
@@ -171,22 +209,11 @@ impl Connection {
                     break;
                 }
                 drop(gate);
-                if self.handle.is_stopping() {
-                    return Err(Over::Stopped);
-                }
+                self.obey()?;
                 self.hear_of_resets();
             },
-            Event::Claim { session, discovery } => {
-                let reinstated = if discovery {
-                    Ok(false)
-                } else {
-                    self.sessions.claim(&session, &self.handle, REINSTATEMENT_PATIENCE)
-                };
-                match reinstated {
-                    Ok(reinstated) => self.admit(&session.initiator, discovery, reinstated),
-                    Err(()) => self.target.refuse(LoginStatus { class: 3, detail: 1 }),
-                }
-            }
+            // It was claimed before this connection had a thread.
+            Event::Claim { .. } => {}
             Event::Reset { lun: Some(lun), sessions: Some(sessions) } => {
                 let who = self.target.initiator().unwrap_or_default().escape_debug();
                 log::info!("reservations of LUN {lun} preempted by {who} at {}", self.peer);
@@ -201,7 +228,7 @@ impl Connection {
             }
             Event::Ended(end) => {
                 if end == End::ColdReset {
-                    self.sessions.stop_others(&self.handle);
+                    self.sessions.tell_others(&self.handle, Word::Leave);
                 }
                 return Err(Over::Ended(end));
             }
@@ -213,6 +240,19 @@ impl Connection {
     fn hear_of_resets(&mut self) {
         for lun in self.sessions.news(&mut self.seen, &self.handle) {
             self.target.handle_reset(Some(lun));
+        }
+    }
+
+    /// Ends an older session of the same name, and begins this one.
+    fn claim(&mut self, session: &SessionName, discovery: bool) {
+        let reinstated = if discovery {
+            Ok(false)
+        } else {
+            self.sessions.claim(session, &self.handle, REINSTATEMENT_PATIENCE)
+        };
+        match reinstated {
+            Ok(reinstated) => self.admit(&session.initiator, discovery, reinstated),
+            Err(()) => self.target.refuse(LoginStatus { class: 3, detail: 1 }),
         }
     }
 
@@ -232,21 +272,9 @@ impl Connection {
         if self.blocked || self.target.is_drained() {
             return Ok(false);
         }
-        let mut slices: [&[u8]; SLICES] = [&[]; SLICES];
-        let count = self.target.poll_transmit(&mut slices);
-        let slices = slices.map(IoSlice::new);
-        match self.stream.write_vectored(&slices[..count]) {
-            Ok(count) => {
-                self.target.sent(count);
-                Ok(true)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.blocked = true;
-                Ok(false)
-            }
-            Err(error) if is_transient(&error) => Ok(true),
-            Err(error) => Err(Over::Failed(error)),
-        }
+        let taken = write_once(&self.stream, &mut self.target)?;
+        self.blocked = !taken;
+        Ok(taken)
     }
 
     /// Sends what is left, such as the answer to a logout, and closes so that it arrives.
@@ -254,7 +282,9 @@ impl Connection {
         if matches!(over, Over::Closed | Over::Failed(_)) {
             return;
         }
-        let deadline = Instant::now() + FAREWELL_PATIENCE;
+        let leaving = self.handle.word() == Word::Leave;
+        let patience = if leaving { LEAVE_PATIENCE } else { FAREWELL_PATIENCE };
+        let deadline = Instant::now() + patience;
         self.blocked = false;
         while !self.target.is_drained() && Instant::now() < deadline {
             match self.transmit() {
@@ -282,19 +312,42 @@ impl Connection {
                 PollFd::from_borrowed_fd(self.handle.fd(), PollFlags::IN),
             ];
             // Whoever waits for our end must not wait for the initiator's.
-            if self.handle.is_stopping() || poll(&mut fds, Some(&timespec_until(deadline))).is_err()
-            {
+            let stop = self.handle.word() == Word::Stop;
+            if stop || poll(&mut fds, Some(&timespec_until(deadline))).is_err() {
                 return;
             }
         }
     }
 }
 
-fn is_transient(error: &io::Error) -> bool {
+/// The address that the initiator has connected to. An IPv4 address that came in through [::] is
+/// announced as what it is.
+pub(super) fn portal_of(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let local = stream.local_addr()?;
+    Ok(SocketAddr::new(local.ip().to_canonical(), local.port()))
+}
+
+/// Writes what there is, with one system call; false if the socket takes nothing now.
+pub(super) fn write_once(mut stream: &TcpStream, target: &mut Target) -> Result<bool, Over> {
+    let mut slices: [&[u8]; SLICES] = [&[]; SLICES];
+    let count = target.poll_transmit(&mut slices);
+    let slices = slices.map(IoSlice::new);
+    match stream.write_vectored(&slices[..count]) {
+        Ok(count) => {
+            target.sent(count);
+            Ok(true)
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        Err(error) if is_transient(&error) => Ok(true),
+        Err(error) => Err(Over::Failed(error)),
+    }
+}
+
+pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-fn timespec_until(deadline: Instant) -> Timespec {
+pub(super) fn timespec_until(deadline: Instant) -> Timespec {
     let left = deadline.saturating_duration_since(Instant::now());
     // Rounded up to a millisecond, so that a deadline has passed when the wait is over.
     let left = left + Duration::from_millis(1);

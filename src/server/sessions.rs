@@ -1,10 +1,11 @@
-//! What the connections of a target have to know of each other: who is logged in, who must go, and
-//! which commands a reset has made void.
+//! What the sessions of a target have to know of each other: who is logged in, who must go, and
+//! which commands others have made void. Here their threads meet, so here are the locks; a gate for
+//! each logical unit lets many commands pass, or one alone.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
@@ -35,7 +36,7 @@ struct Table {
 #[derive(Debug)]
 pub(super) struct Handle {
     wake: OwnedFd,
-    stopping: AtomicBool,
+    word: AtomicU8,
     /// Units at which the commands of this connection alone are void, and that there are any.
     aborted: Mutex<Vec<Lun>>,
     has_aborted: AtomicBool,
@@ -50,6 +51,19 @@ pub(super) enum Pass<'a> {
     NoGate,
     Shared(RwLockReadGuard<'a, u64>),
     Alone(RwLockWriteGuard<'a, u64>),
+}
+
+/// What others want of a connection; the later weighs more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// That it goes on.
+    Serve,
+    /// That it asks its initiator to log out.
+    LogOut,
+    /// That it says that it ends, and ends.
+    Leave,
+    /// That it ends without a word: its initiator has a newer session.
+    Stop,
 }
 
 /// Which resets a connection has taken notice of.
@@ -69,19 +83,24 @@ impl Sessions {
         }
     }
 
-    /// A new connection, or `None` if there are too many.
-    pub(super) fn enter(&self, connections_max: usize) -> io::Result<Option<Arc<Handle>>> {
+    /// A new session, or `None` if there are too many. One that takes the place of an older one is
+    /// not one too many.
+    pub(super) fn enter(
+        &self,
+        name: &SessionName,
+        sessions_max: usize,
+    ) -> io::Result<Option<Arc<Handle>>> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let handle = Arc::new(Handle {
             wake,
-            stopping: AtomicBool::new(false),
+            word: AtomicU8::new(Word::Serve as u8),
             aborted: Mutex::default(),
             has_aborted: AtomicBool::new(false),
             ended: Mutex::new(false),
             ending: Condvar::new(),
         });
         let mut table = lock(&self.table);
-        if table.connections.len() >= connections_max {
+        if table.connections.len() >= sessions_max && !table.by_name.contains_key(name) {
             return Ok(None);
         }
         table.connections.push(handle.clone());
@@ -109,7 +128,7 @@ impl Sessions {
     ) -> Result<bool, ()> {
         let old = lock(&self.table).by_name.insert(name.clone(), handle.clone());
         let Some(old) = old else { return Ok(false) };
-        old.stop();
+        old.tell(Word::Stop);
         if old.wait_ended(patience) { Ok(true) } else { Err(()) }
     }
 
@@ -123,19 +142,20 @@ impl Sessions {
         }
     }
 
-    /// Tells all other connections to stop.
-    pub(super) fn stop_others(&self, handle: &Arc<Handle>) {
+    /// Tells all connections but this one what is wanted of them.
+    pub(super) fn tell_others(&self, handle: &Arc<Handle>, word: Word) {
         let table = lock(&self.table);
         for other in table.connections.iter().filter(|other| !Arc::ptr_eq(other, handle)) {
-            other.stop();
+            other.tell(word);
         }
     }
 
-    /// Tells all connections to stop and waits until they have.
-    pub(super) fn stop_all(&self, patience: Duration) -> bool {
+    /// Tells all connections what is wanted of them, and waits for their end; false if that takes
+    /// longer.
+    pub(super) fn tell_all(&self, word: Word, patience: Duration) -> bool {
         let connections = lock(&self.table).connections.clone();
         for connection in &connections {
-            connection.stop();
+            connection.tell(word);
         }
         let deadline = Instant::now() + patience;
         let remaining = || deadline.saturating_duration_since(Instant::now());
@@ -222,7 +242,7 @@ impl Sessions {
         };
         let known = seen.epochs.get(number).copied().unwrap_or(0);
         // Whoever has something to tell holds the gate until it has been told.
-        let told = || handle.is_stopping() || handle.has_aborted.load(Ordering::Acquire);
+        let told = || handle.must_end() || handle.has_aborted.load(Ordering::Acquire);
         if alone {
             let epoch = gate.write().unwrap_or_else(PoisonError::into_inner);
             (*epoch == known && !told()).then_some(Pass::Alone(epoch))
@@ -249,9 +269,15 @@ impl Handle {
         self.wake.as_fd()
     }
 
+    /// What others want of the connection.
+    pub(super) fn word(&self) -> Word {
+        let word = self.word.load(Ordering::Acquire);
+        [Word::Serve, Word::LogOut, Word::Leave, Word::Stop][usize::from(word)]
+    }
+
     /// The connection has to end.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+    fn must_end(&self) -> bool {
+        matches!(self.word(), Word::Leave | Word::Stop)
     }
 
     /// Makes `fd` quiet again.
@@ -260,8 +286,8 @@ impl Handle {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 
-    fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+    fn tell(&self, word: Word) {
+        self.word.fetch_max(word as u8, Ordering::Release);
         self.wake();
     }
 
@@ -298,16 +324,16 @@ mod tests {
     #[test]
     fn a_second_claim_waits_for_the_end_of_the_first() {
         let sessions = Sessions::new(1);
-        let first = sessions.enter(9).unwrap().unwrap();
-        let second = sessions.enter(9).unwrap().unwrap();
+        let first = sessions.enter(&name(), 9).unwrap().unwrap();
+        let second = sessions.enter(&name(), 9).unwrap().unwrap();
         assert_eq!(sessions.claim(&name(), &first, Duration::ZERO), Ok(false));
         assert_eq!(sessions.claim(&name(), &second, Duration::ZERO), Err(()));
-        assert!(first.is_stopping() && !second.is_stopping());
-        let third = sessions.enter(9).unwrap().unwrap();
+        assert!(first.word() == Word::Stop && second.word() == Word::Serve);
+        let third = sessions.enter(&name(), 9).unwrap().unwrap();
         std::thread::scope(|scope| {
             let claim = scope.spawn(|| sessions.claim(&name(), &third, Duration::from_secs(10)));
             // The claim has found the older session when it has told it to stop.
-            while !second.is_stopping() {
+            while second.word() != Word::Stop {
                 std::thread::yield_now();
             }
             sessions.leave(&second);
@@ -318,18 +344,21 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_limited() {
+    fn sessions_are_limited_but_for_those_that_take_a_place() {
         let sessions = Sessions::new(1);
-        let first = sessions.enter(1).unwrap().unwrap();
-        assert!(sessions.enter(1).unwrap().is_none());
+        let other = SessionName { isid: Isid([1; 6]), ..name() };
+        let first = sessions.enter(&name(), 1).unwrap().unwrap();
+        sessions.claim(&name(), &first, Duration::ZERO).unwrap();
+        assert!(sessions.enter(&other, 1).unwrap().is_none());
+        assert!(sessions.enter(&name(), 1).unwrap().is_some());
         sessions.leave(&first);
-        assert!(sessions.enter(1).unwrap().is_some());
+        assert_eq!(sessions.len(), 1);
     }
 
     #[test]
     fn a_command_that_is_alone_waits_for_the_others() {
         let sessions = Sessions::new(1);
-        let handle = sessions.enter(1).unwrap().unwrap();
+        let handle = sessions.enter(&name(), 1).unwrap().unwrap();
         let seen = sessions.look();
         let shared = sessions.pass(Lun::ZERO, false, &seen, &handle);
         let _beside = sessions.pass(Lun::ZERO, false, &seen, &handle);
@@ -342,7 +371,7 @@ mod tests {
     #[test]
     fn a_reset_makes_older_commands_void() {
         let sessions = Sessions::new(2);
-        let handle = sessions.enter(1).unwrap().unwrap();
+        let handle = sessions.enter(&name(), 1).unwrap().unwrap();
         let mut mine = sessions.look();
         let mut other = sessions.look();
         let (zero, one) = (Lun::ZERO, Lun::from_number(1));
@@ -362,8 +391,8 @@ mod tests {
     #[test]
     fn an_abort_makes_the_commands_of_one_session_void() {
         let sessions = Sessions::new(2);
-        let victim = sessions.enter(9).unwrap().unwrap();
-        let bystander = sessions.enter(9).unwrap().unwrap();
+        let victim = sessions.enter(&name(), 9).unwrap().unwrap();
+        let bystander = sessions.enter(&name(), 9).unwrap().unwrap();
         assert_eq!(sessions.claim(&name(), &victim, Duration::ZERO), Ok(false));
         let mut seen = sessions.look();
         sessions.abort(Lun::ZERO, &[name()]);
@@ -372,14 +401,14 @@ mod tests {
         assert_eq!(sessions.news(&mut seen, &victim), [Lun::ZERO]);
         assert!(sessions.pass(Lun::ZERO, false, &seen, &victim).is_some());
         assert_eq!(sessions.news(&mut seen, &victim), []);
-        victim.stop();
+        victim.tell(Word::Stop);
         assert!(sessions.pass(Lun::ZERO, false, &seen, &victim).is_none());
     }
 
     #[test]
     fn an_abort_waits_for_what_is_being_executed() {
         let sessions = Sessions::new(1);
-        let victim = sessions.enter(9).unwrap().unwrap();
+        let victim = sessions.enter(&name(), 9).unwrap().unwrap();
         assert_eq!(sessions.claim(&name(), &victim, Duration::ZERO), Ok(false));
         let seen = sessions.look();
         let executing = sessions.pass(Lun::ZERO, false, &seen, &victim);

@@ -91,6 +91,15 @@ impl Reader {
         self.data_segment_bytes_max = data_segment_bytes_max;
     }
 
+    /// More room for the stream; what is there stays.
+    pub fn enlarge(&mut self, stream_bytes: usize) {
+        let mut stream = vec![0; stream_bytes.max(self.stream.len())];
+        let length = self.end - self.start;
+        stream[..length].copy_from_slice(&self.stream[self.start..self.end]);
+        self.stream = stream.into();
+        (self.start, self.end) = (0, length);
+    }
+
     /// Forgets everything: for the next connection.
     pub fn reset(&mut self, data_segment_bytes_max: u32) {
         self.digests = Digests::default();
@@ -267,6 +276,13 @@ impl<P: Copy> Writer<P> {
     /// What was agreed on at login holds from the next PDU on.
     pub fn agree(&mut self, digests: Digests) {
         self.digests = digests;
+    }
+
+    /// More room, as in [`Writer::new`]; what is there stays.
+    pub fn enlarge(&mut self, stage_bytes: usize, pieces: usize) {
+        self.stage.reserve(stage_bytes.saturating_sub(self.stage.len()));
+        self.stage_bytes_max = self.stage_bytes_max.max(stage_bytes);
+        self.pieces.reserve(pieces.saturating_sub(self.pieces.len()));
     }
 
     /// Forgets everything: for the next connection. Hands back the names that were not sent.

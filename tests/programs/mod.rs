@@ -122,6 +122,16 @@ impl Target {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// It was told to end.
+    pub fn wait(mut self) {
+        assert!(self.child.wait().unwrap().success(), "the target stops cleanly");
+    }
+
     /// As a crash would end it. The value can be started again.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -141,9 +151,9 @@ impl Target {
     }
 
     /// As a person ends it.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.signal(Signal::TERM);
-        assert!(self.child.wait().unwrap().success(), "the target stops cleanly");
+        self.wait();
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::login::Claim;
 use super::output::Output;
@@ -23,8 +23,9 @@ use crate::proto::logical_unit::{
 use crate::proto::params::Negotiated;
 use crate::wire::frame::DataEnd;
 use crate::wire::pdu::{
-    Bhs, DataIn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, R2t, Reject, Request,
-    Residual, ScsiCommand, ScsiResponse, StatusSns, TaskAttribute, TextRequest, TextResponse, Ttt,
+    AsyncMessage, Bhs, DataIn, DataOut, Itt, LogoutRequest, LogoutResponse, NopIn, NopOut, R2t,
+    Reject, Request, Residual, ScsiCommand, ScsiResponse, StatusSns, TaskAttribute, TextRequest,
+    TextResponse, Ttt,
 };
 use crate::wire::scsi::{Lun, ScsiStatus, Sense, SenseKey, asc};
 use crate::wire::serial::Sn;
@@ -564,6 +565,39 @@ impl FullFeature {
         let sns = self.status_sns();
         let pdu = Reject { reason, sns, data_sn: Sn(0), data_bytes: bhs.len() as u32 };
         out.push(&pdu.emit(), bhs);
+    }
+
+    // Asynchronous messages.
+
+    pub(super) fn ask_for_logout(&mut self, patience: Duration, out: &mut Output) {
+        const LOG_OUT: u8 = 1;
+        let seconds = u16::try_from(patience.as_secs()).unwrap_or(u16::MAX);
+        if !self.discovery {
+            self.tell(LOG_OUT, 0, seconds, out);
+        }
+    }
+
+    pub(super) fn announce_end(&mut self, out: &mut Output) {
+        const SESSION_WILL_DROP: u8 = 3;
+        let Negotiated { default_time2wait, default_time2retain, .. } = self.negotiated;
+        if !self.discovery {
+            self.tell(SESSION_WILL_DROP, default_time2wait as u16, default_time2retain as u16, out);
+        }
+    }
+
+    /// An asynchronous message (RFC 7143 §11.9); its parameters depend on the event.
+    fn tell(&mut self, event: u8, parameter2: u16, parameter3: u16, out: &mut Output) {
+        let pdu = AsyncMessage {
+            lun: 0,
+            sns: self.status_sns(),
+            event,
+            vcode: 0,
+            parameter1: 0,
+            parameter2,
+            parameter3,
+            data_bytes: 0,
+        };
+        out.push(&pdu.emit(), &[]);
     }
 
     // Numbers.

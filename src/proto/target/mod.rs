@@ -16,9 +16,10 @@
 //! 32 MiB for which data is being asked, beside the first bursts (FirstBurstLength) that come
 //! unasked; 4 MiB and one transfer (8 MiB) of read data that waits to be sent; 16 MiB of idle
 //! buffers. Before the end of a login: 16 KiB of text, 64 KiB of answers, 64 requests, 15 seconds,
-//! one try to prove who it is.
+//! one try to prove who it is; 128 KiB of memory in all.
 
 mod buffers;
+mod config;
 mod full_feature;
 mod login;
 mod output;
@@ -33,14 +34,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::config::TargetConfig;
 use self::full_feature::FullFeature;
 use self::login::{Login, Step};
 use self::output::Output;
 use self::task::Placement;
-use super::chap::{Challenge, Secrets};
+use super::chap::Challenge;
 use super::error::{Error, LoginStatus};
-use super::logical_units::LogicalUnits;
-use super::params::{LOGIN_DATA_SEGMENT_BYTES_MAX, Offer};
+use super::params::LOGIN_DATA_SEGMENT_BYTES_MAX;
 use crate::wire::frame::{DataEnd, FrameError, Reader};
 use crate::wire::pdu::{Bhs, Header, Isid, LoginRequest, LoginResponse, Request};
 use crate::wire::scsi::Lun;
@@ -49,52 +50,13 @@ use crate::wire::scsi::Lun;
 pub(super) const COMMAND_WINDOW: u32 = 128;
 /// Stream buffer: many small commands for each system call.
 const STREAM_BYTES: usize = 256 * 1024;
+/// The same before the end of a login: whoever reaches the port can have one.
+const LOGIN_STREAM_BYTES: usize = 2048;
 /// Data segments from here on are received straight into their buffer; for shorter ones a system
 /// call of their own costs more than the copy.
 const DIRECT_BYTES_MIN: u32 = 32 * 1024;
-/// A silent connection is asked for a sign of life after this time.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Time from the connection to the end of the login.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// What all connections of a target share.
-#[derive(Debug)]
-pub struct TargetConfig {
-    /// TargetName.
-    pub name: String,
-    /// TargetPortalGroupTag.
-    pub portal_group: u16,
-    /// The addresses at which it is to be found, told beside the one that an initiator uses. Those
-    /// that stand for all of a machine are not among them.
-    pub portals: Vec<SocketAddr>,
-    /// Operational keys.
-    pub offer: Offer,
-    /// A connection that was silent for so long is asked with a NOP-In, and given up after the same
-    /// time again.
-    pub ping_interval: Duration,
-    /// Who may log in, and how this target proves itself; `None` lets everybody in.
-    pub secrets: Option<Secrets>,
-    /// What is served here may be asked for without a proof.
-    pub open_discovery: bool,
-    /// What it serves.
-    pub units: LogicalUnits,
-}
-
-impl TargetConfig {
-    /// A target with the usual operational keys and the usual patience.
-    pub fn new(name: &str, units: LogicalUnits) -> TargetConfig {
-        TargetConfig {
-            name: name.to_owned(),
-            portal_group: 1,
-            portals: Vec::new(),
-            offer: Offer::default(),
-            ping_interval: PING_INTERVAL,
-            secrets: None,
-            open_discovery: false,
-            units,
-        }
-    }
-}
 
 /// The names by which a session is known again: initiator and ISID; the portal group is always the
 /// same one (RFC 7143 §4.4.3).
@@ -207,7 +169,7 @@ impl Target {
         Target {
             config,
             portal,
-            reader: Reader::new(STREAM_BYTES, LOGIN_DATA_SEGMENT_BYTES_MAX),
+            reader: Reader::new(LOGIN_STREAM_BYTES, LOGIN_DATA_SEGMENT_BYTES_MAX),
             output: Output::new(),
             state: State::InLogin(login, now + LOGIN_TIMEOUT),
             receiving: Receiving::Header,
@@ -321,6 +283,7 @@ impl Target {
         let response = LoginResponse { tsih, ..claim.response };
         self.output.push(&response.emit(), claim.text.as_bytes());
         self.output.agree(claim.negotiated.digests);
+        self.reader.enlarge(STREAM_BYTES);
         self.reader.agree(claim.negotiated.digests, claim.negotiated.max_recv_bytes);
         let session = FullFeature::new(*claim, self.config.clone(), self.portal, now);
         self.state = State::LoggedIn(Box::new(session));
@@ -367,6 +330,25 @@ impl Target {
         if let State::LoggedIn(session) = &mut self.state {
             session.handle_reset(lun, &mut self.output);
         }
+    }
+
+    /// The server wants to stop: asks the initiator to log out within `patience`, and serves it
+    /// until then (RFC 7143 §11.9.1). A session that only looks for targets is not asked.
+    pub fn ask_for_logout(&mut self, patience: Duration) {
+        if let State::LoggedIn(session) = &mut self.state {
+            session.ask_for_logout(patience, &mut self.output);
+        }
+    }
+
+    /// The server stops: tells the initiator that its session ends. Nothing is handled any more,
+    /// and the connection is to be closed when everything is sent.
+    pub fn leave(&mut self) {
+        if let State::LoggedIn(session) = &mut self.state {
+            session.announce_end(&mut self.output);
+        }
+        self.state = State::Ended;
+        self.receiving = Receiving::Nothing;
+        self.events.clear();
     }
 
     /// The initiator, as soon as it has said who it is.

@@ -31,6 +31,9 @@ pub(super) struct Payload {
 const STAGE_BYTES: usize = 160 * 1024;
 /// Pieces of the queue: with digests two for each Data-In.
 const PIECES: usize = 4096;
+/// The same before the end of a login, when nothing but its answers is sent, one at a time.
+const LOGIN_STAGE_BYTES: usize = 24 * 1024;
+const LOGIN_PIECES: usize = 8;
 /// No further command is executed while more payload than this waits.
 const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// Commands are executed only while so much of the stage is free: the Data-In headers of the
@@ -40,9 +43,10 @@ const COMMAND_STAGE_BYTES: usize = 64 * 1024;
 const ANSWER_STAGE_BYTES: usize = 16 * 1024;
 
 impl Output {
+    /// For a login.
     pub(super) fn new() -> Output {
         Output {
-            writer: Writer::new(STAGE_BYTES, PIECES),
+            writer: Writer::new(LOGIN_STAGE_BYTES, LOGIN_PIECES),
             buffers: Buffers::default(),
             payload_bytes: 0,
             ping_waits: false,
@@ -50,7 +54,9 @@ impl Output {
         }
     }
 
+    /// For the session that the login has led to.
     pub(super) fn agree(&mut self, digests: Digests) {
+        self.writer.enlarge(STAGE_BYTES, PIECES);
         self.writer.agree(digests);
     }
 

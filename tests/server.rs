@@ -1,0 +1,263 @@
+//! The real `lunboot-target` over 127.0.0.1 against clients made by hand: what a flood of
+//! connections without a login costs, and how sessions end with the server.
+//!
+//! No kernel of its own is needed for it: nothing here makes a device.
+
+mod kernel;
+mod programs;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use lunboot::wire::pdu::*;
+use lunboot::wire::scsi::Cdb;
+use lunboot::wire::serial::Sn;
+use lunboot::wire::text::Text;
+use programs::{NAME, Target, lunboot};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+/// Longer than anything takes here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A blocking connection that speaks PDUs.
+struct Wire {
+    stream: TcpStream,
+    cmd_sn: Sn,
+}
+
+impl Wire {
+    fn connect(target: &Target) -> Wire {
+        let stream = TcpStream::connect(&target.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Wire { stream, cmd_sn: Sn(1) }
+    }
+
+    /// A normal session of this initiator.
+    fn log_in(target: &Target, initiator: &str) -> Wire {
+        let mut wire = Wire::connect(target);
+        let mut text = Text::new();
+        text.push("InitiatorName", initiator);
+        text.push("TargetName", NAME);
+        text.push("SessionType", "Normal");
+        let response = wire.login(&text, Some(Stage::FullFeaturePhase));
+        assert_eq!((response.status_class, response.status_detail), (0, 0));
+        wire
+    }
+
+    fn login(&mut self, text: &Text, next_stage: Option<Stage>) -> LoginResponse {
+        self.send_login(text.as_bytes(), next_stage);
+        match self.receive() {
+            Some((Response::Login(response), _)) => response,
+            other => panic!("expected a Login Response, got {other:?}"),
+        }
+    }
+
+    fn send_login(&mut self, text: &[u8], next_stage: Option<Stage>) {
+        let request = LoginRequest {
+            transit: next_stage.is_some(),
+            continues: next_stage.is_none(),
+            stage: Stage::LoginOperationalNegotiation,
+            next_stage,
+            version_max: 0,
+            version_min: 0,
+            isid: Isid([0x80, 0, 0, 1, 0, 0]),
+            tsih: 0,
+            itt: Itt(1),
+            cid: 0,
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: Sn(0),
+            data_bytes: text.len() as u32,
+        };
+        self.send(&request.emit(), text);
+    }
+
+    fn send(&mut self, bhs: &Bhs, data: &[u8]) {
+        let mut bytes = bhs.to_vec();
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// The next PDU, or `None` at the end of the stream.
+    fn receive(&mut self) -> Option<(Response, Vec<u8>)> {
+        let mut bhs = [0; BHS_BYTES];
+        match self.stream.read_exact(&mut bhs) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
+            Err(error) => panic!("{error}"),
+        }
+        let length = Header::parse(&bhs).data_bytes as usize;
+        let mut data = vec![0; length.next_multiple_of(4)];
+        self.stream.read_exact(&mut data).unwrap();
+        data.truncate(length);
+        Some((Response::parse(&bhs).unwrap(), data))
+    }
+
+    fn event(&mut self) -> AsyncMessage {
+        match self.receive() {
+            Some((Response::AsyncMessage(message), _)) => message,
+            other => panic!("expected an asynchronous message, got {other:?}"),
+        }
+    }
+
+    fn test_unit_ready(&mut self) -> Option<ScsiResponse> {
+        let pdu = ScsiCommand {
+            immediate: false,
+            final_pdu: true,
+            read: false,
+            write: false,
+            attribute: TaskAttribute::Simple,
+            lun: 0,
+            itt: Itt(self.cmd_sn.0),
+            expected_data_bytes: 0,
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: Sn(0),
+            cdb: Cdb::TestUnitReady.emit(),
+            data_bytes: 0,
+        };
+        self.cmd_sn = self.cmd_sn.next();
+        self.send(&pdu.emit(), &[]);
+        match self.receive()? {
+            (Response::ScsiResponse(response), _) => Some(response),
+            other => panic!("expected a SCSI Response, got {other:?}"),
+        }
+    }
+
+    fn log_out(&mut self) {
+        let (cmd_sn, exp_stat_sn) = (self.cmd_sn, Sn(0));
+        let (itt, cid) = (Itt(0x1000), 0);
+        let pdu = LogoutRequest { immediate: true, reason: 0, itt, cid, cmd_sn, exp_stat_sn };
+        self.send(&pdu.emit(), &[]);
+        let (response, _) = self.receive().unwrap();
+        assert!(matches!(response, Response::Logout(pdu) if pdu.response == 0), "{response:?}");
+        assert!(self.receive().is_none());
+    }
+}
+
+/// A disk for the target; its name is the test's.
+fn disk(test: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().prefix(test).tempfile().unwrap();
+    file.as_file().set_len(8 << 20).unwrap();
+    file
+}
+
+/// A number of /proc/PID/status.
+fn status(target: &Target, field: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/status", target.pid())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn three_thousand_connections_without_a_login_stop_nobody() {
+    const FLOOD: usize = 3000;
+    let limit = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
+    let file = disk("flood");
+    let target = Target::start(&[], &[file.path()]);
+    let mut old = Wire::log_in(&target, "iqn.2026-11.example:before");
+    assert!(old.test_unit_ready().is_some());
+    let (memory_before, threads_before) = (status(&target, "VmRSS"), status(&target, "Threads"));
+
+    let mut flood = Vec::new();
+    for number in 0..FLOOD {
+        let mut wire = Wire::connect(&target);
+        match number % 3 {
+            // Silent.
+            0 => {}
+            // In the middle of a header.
+            1 => wire.stream.write_all(&[0x43, 0, 0]).unwrap(),
+            // As much text as there may be, and never an end of it.
+            _ => {
+                wire.send_login(&[b'a'; 8192], None);
+            }
+        }
+        flood.push(wire);
+        if number % 500 == 499 {
+            // A login that needs some round trips is through in the middle of it.
+            let said = lunboot(&["discover", &target.address]);
+            assert_eq!(said, format!("{NAME} {},1", target.address));
+        }
+    }
+    let mut new = Wire::log_in(&target, "iqn.2026-11.example:after");
+    assert!(new.test_unit_ready().is_some());
+    assert!(old.test_unit_ready().is_some());
+
+    // 512 connections may be there, and these have sent 8 KiB of text at most: far from the 128 KiB
+    // that each may cost. One session more has come.
+    let grown = status(&target, "VmRSS").saturating_sub(memory_before);
+    assert!(grown < 36 << 10, "{FLOOD} connections without a login cost {grown} KiB");
+    assert_eq!(status(&target, "Threads"), threads_before + 1, "one for the new session");
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", target.pid())).unwrap().count();
+    assert!(descriptors < 512 + 32, "{descriptors} file descriptors");
+    println!("{FLOOD} connections without a login: {grown} KiB, {descriptors} descriptors");
+    drop(flood);
+    new.log_out();
+    old.log_out();
+    target.stop();
+}
+
+#[test]
+fn sigterm_asks_for_a_logout_and_waits_for_it() {
+    let file = disk("logout");
+    let target = Target::start(&[], &[file.path()]);
+    let mut wires =
+        ["one", "two"].map(|name| Wire::log_in(&target, &format!("iqn.2026-11.example:{name}")));
+    target.signal(Signal::TERM);
+    for wire in &mut wires {
+        let message = wire.event();
+        assert_eq!((message.event, message.parameter3), (1, 3));
+        assert!(wire.test_unit_ready().is_some(), "it is served until it has logged out");
+    }
+    for wire in &mut wires {
+        wire.log_out();
+    }
+    drop(wires);
+    target.wait();
+}
+
+#[test]
+fn sigterm_ends_a_session_that_does_not_log_out() {
+    let file = disk("mute");
+    let target = Target::start(&[], &[file.path()]);
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:mute");
+    target.signal(Signal::TERM);
+    assert_eq!(wire.event().event, 1);
+    let message = wire.event();
+    assert_eq!((message.event, message.parameter2), (3, 2), "the session drops; Time2Wait");
+    assert!(wire.receive().is_none());
+    drop(wire);
+    target.wait();
+}
+
+#[test]
+fn a_cold_reset_ends_every_session() {
+    let file = disk("reset");
+    let target = Target::start(&[], &[file.path()]);
+    let mut wires =
+        ["one", "two"].map(|name| Wire::log_in(&target, &format!("iqn.2026-11.example:{name}")));
+    let pdu = TaskManagementRequest {
+        immediate: true,
+        function: 7,
+        lun: 0,
+        itt: Itt(9),
+        referenced_itt: Itt::RESERVED,
+        cmd_sn: Sn(1),
+        exp_stat_sn: Sn(0),
+        ref_cmd_sn: Sn(0),
+    };
+    wires[0].send(&pdu.emit(), &[]);
+    let (response, _) = wires[0].receive().unwrap();
+    assert!(matches!(response, Response::TaskManagement(pdu) if pdu.response == 0));
+    assert!(wires[0].receive().is_none());
+    assert_eq!(wires[1].event().event, 3);
+    assert!(wires[1].receive().is_none());
+    // They may come back at once.
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
+    assert_eq!(wire.test_unit_ready().unwrap().status, 2, "a unit attention");
+    wire.log_out();
+    target.stop();
+}
