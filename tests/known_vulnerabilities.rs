@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use common::Settings;
 use common::by_hand::{ByHand, Flags, hexadecimal, introduction, value};
+use common::client::*;
 use lunboot::proto::chap::Secrets;
 use lunboot::proto::random::Random;
 use lunboot::proto::target::End;
 use lunboot::secrets;
-use lunboot::wire::pdu::{BHS_BYTES, Stage};
+use lunboot::wire::pdu::*;
+use lunboot::wire::scsi::{Cdb, ScsiStatus, asc};
+use lunboot::wire::serial::Sn;
 
 const OPERATIONAL: Flags = Flags::To(Stage::LoginOperationalNegotiation);
 const FULL: Flags = Flags::To(Stage::FullFeaturePhase);
@@ -409,5 +412,378 @@ fn row_21_random_logins_are_survived() {
         client.target.handle_timeout(now);
         let is_guarded = round % 2 == 1;
         assert!(!is_guarded || !client.is_logged_in(), "round {round}: in without a secret");
+    }
+}
+
+// What follows needs a login first.
+
+/// A client in the full feature phase, and what it needs to be one.
+fn logged_in() -> Client {
+    Client::logged_in()
+}
+
+/// The session is as good as new.
+fn assert_alive(client: &mut Client) {
+    client.inbox.clear();
+    assert_eq!(client.command(&Cdb::TestUnitReady, 0, &[]).0, ScsiStatus::Good);
+}
+
+/// A command of sixteen bytes, as it stands.
+fn raw_command(client: &mut Client, cdb: [u8; 16], expected: u32, data: &[u8]) -> Itt {
+    let write = !data.is_empty();
+    let pdu = client.command_pdu(&Cdb::TestUnitReady, expected, data, write);
+    client.send(&ScsiCommand { cdb, ..pdu }.emit(), data);
+    pdu.itt
+}
+
+// CVE-2020-28374 and CVE-2021-3139, LIO and tcmu: EXTENDED COPY reached devices of others. There is
+// no copy offload here.
+#[test]
+fn row_09_extended_copy_is_refused() {
+    let mut client = logged_in();
+    for opcode in [0x83, 0x84] {
+        let mut cdb = [0; 16];
+        cdb[0] = opcode;
+        let itt = raw_command(&mut client, cdb, 0, &[]);
+        let (status, data) = client.finish(itt);
+        assert_eq!(status, ScsiStatus::CheckCondition);
+        assert_eq!(sense(&data).code(), asc::INVALID_COMMAND_OPERATION_CODE);
+    }
+}
+
+// CVE-2026-53021, LIO: LBA and count of an UNMAP that overflow when they are added.
+#[test]
+fn row_10_ranges_that_overflow_are_out_of_range() {
+    let blocks = DISK_BYTES / 512;
+    let ranges = [
+        (u64::MAX, u32::MAX),
+        (u64::MAX, 1),
+        (u64::MAX - u64::from(u32::MAX) + 1, u32::MAX),
+        (1 << 63, 1 << 31),
+        (blocks, 1),
+        (blocks - 1, 2),
+        (0, u32::MAX),
+    ];
+    // READ, COMPARE AND WRITE, WRITE, ORWRITE, WRITE AND VERIFY, VERIFY, PRE-FETCH, SYNCHRONIZE
+    // CACHE, WRITE SAME; all of sixteen bytes.
+    for opcode in [0x88, 0x89, 0x8a, 0x8b, 0x8e, 0x8f, 0x90, 0x91, 0x93] {
+        for (lba, count) in ranges {
+            let mut client = logged_in();
+            let mut cdb = [0; 16];
+            cdb[0] = opcode;
+            cdb[2..10].copy_from_slice(&lba.to_be_bytes());
+            cdb[10..14].copy_from_slice(&count.to_be_bytes());
+            if opcode == 0x89 {
+                cdb[13] = 1;
+            }
+            let writes = !matches!(opcode, 0x88 | 0x8f | 0x90 | 0x91);
+            let data: &[u8] = if writes { &[1; 1024] } else { &[] };
+            let itt = raw_command(&mut client, cdb, if writes { 1024 } else { 512 }, data);
+            let in_range = opcode == 0x89 && lba.checked_add(1).is_some_and(|end| end <= blocks);
+            if !in_range {
+                assert_eq!(client.finish(itt).0, ScsiStatus::CheckCondition, "{opcode:x} {lba:x}");
+                assert!(client.store.contents().iter().all(|byte| *byte == 0));
+            }
+            assert_alive(&mut client);
+        }
+    }
+    for (lba, count) in ranges {
+        let mut client = logged_in();
+        let mut list = [0; 24];
+        (list[1], list[3]) = (22, 16);
+        list[8..16].copy_from_slice(&lba.to_be_bytes());
+        list[16..20].copy_from_slice(&count.to_be_bytes());
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[8]) = (0x42, 24);
+        let itt = raw_command(&mut client, cdb, 24, &list);
+        assert_eq!(client.finish(itt).0, ScsiStatus::CheckCondition, "UNMAP {lba:x} {count:x}");
+        assert_alive(&mut client);
+    }
+}
+
+// CVE-2026-97951, LIO: a reset while a write waits for its data, which comes afterwards. All
+// functions, all places that a command can be in, all that may come late: `tests/target.rs`.
+#[test]
+fn row_12_data_for_writes_that_were_reset_is_thrown_away() {
+    let mut client = logged_in();
+    for round in 0..50 {
+        let writes: Vec<_> = (0..8)
+            .map(|_| {
+                let pdu = client.start_write(0, 32);
+                (pdu, client.r2t())
+            })
+            .collect();
+        assert_eq!(client.task_management([5, 6, 2, 4][round % 4], Itt::RESERVED), 0);
+        for (pdu, r2t) in &writes {
+            client.data_out(pdu.itt, r2t.ttt, 0, 0, &[1; 8192], false);
+            client.data_out(pdu.itt, r2t.ttt, 1, 8192, &[1; 8192], true);
+        }
+        client.assert_silent();
+        client.command(&Cdb::TestUnitReady, 0, &[]);
+        assert_alive(&mut client);
+    }
+    assert!(client.store.contents().iter().all(|byte| *byte == 0));
+}
+
+// CVE-2026-23216, LIO: a connection is closed while its commands are finishing. The same over TCP:
+// `tests/server.rs`.
+#[test]
+fn row_13_ten_thousand_connections_end_in_the_middle_of_their_commands() {
+    let disks = Disks::new();
+    let mut witness = Client::logged_in_to(&disks, UNSOLICITED);
+    let mut random = Random::new(13);
+    for round in 0..10_000 {
+        let mut client = Client::logged_in_to(&disks, UNSOLICITED);
+        client.idle = random.below(2) == 0;
+        for _ in 0..random.below(6) {
+            match random.below(5) {
+                0 => drop(client.start_write(8, 8)),
+                1 => {
+                    let pdu = client.command_pdu(&read(0, 64), 32768, &[], false);
+                    client.send(&pdu.emit(), &[]);
+                }
+                2 => {
+                    let pdu = client.command_pdu(&write(8, 1), 512, &[0; 512], true);
+                    client.send(&pdu.emit(), &[0; 512]);
+                }
+                3 => {
+                    let pdu = client.task_management_pdu(5, Itt::RESERVED);
+                    client.send(&pdu.emit(), &[]);
+                }
+                _ => client.send_bytes(&[0x05, 0, 0, 0, 0, 0, 2]),
+            }
+        }
+        drop(client);
+        if round % 1000 == 0 {
+            witness.inbox.clear();
+            witness.command(&Cdb::TestUnitReady, 0, &[]);
+            assert_alive(&mut witness);
+        }
+    }
+    assert!(disks.store.contents().iter().all(|byte| *byte == 0));
+}
+
+// LIO: a text command whose data digest was wrong was read beyond its end, and freed twice.
+#[test]
+fn row_15_a_wrong_data_digest_is_rejected_in_every_pdu() {
+    let disks = Disks::new();
+    let mut keys = UNSOLICITED.to_vec();
+    keys.push(("DataDigest", "CRC32C"));
+    let mut client = Client::logged_in_to(&disks, &keys);
+    let data = [7; 100];
+    // NOP-Out, text: rejected, and their numbers are used up.
+    let nop = nop_out_pdu(false, Itt(500), Ttt::RESERVED, client.next_cmd_sn(), 100).emit();
+    client.send_damaged(&nop, &data);
+    assert_eq!(client.reject(&nop).reason, Reject::DATA_DIGEST_ERROR);
+    let text = TextRequest {
+        immediate: false,
+        final_pdu: true,
+        continues: false,
+        lun: 0,
+        itt: Itt(501),
+        ttt: Ttt::RESERVED,
+        cmd_sn: client.next_cmd_sn(),
+        exp_stat_sn: Sn(0),
+        data_bytes: 100,
+    };
+    client.send_damaged(&text.emit(), &data);
+    assert_eq!(client.reject(&text.emit()).reason, Reject::DATA_DIGEST_ERROR);
+    // A write and its data: rejected, and the command fails.
+    let pdu = client.command_pdu(&write(0, 1), 512, &[1; 512], true);
+    client.send_damaged(&pdu.emit(), &[1; 512]);
+    assert_eq!(client.reject(&pdu.emit()).reason, Reject::DATA_DIGEST_ERROR);
+    assert_eq!(client.finish(pdu.itt).0, ScsiStatus::CheckCondition);
+    let pdu = client.start_write(0, 1);
+    let r2t = client.r2t();
+    let data_out = data_out_pdu(pdu.itt, r2t.ttt, 0, 0, 512, true).emit();
+    client.send_damaged(&data_out, &[1; 512]);
+    assert_eq!(client.reject(&data_out).reason, Reject::DATA_DIGEST_ERROR);
+    assert_eq!(client.finish(pdu.itt).0, ScsiStatus::CheckCondition);
+    // PDUs that should have no data, or should not be.
+    for opcode in [0x02, 0x03, 0x10, 0x1c, 0x1f] {
+        let mut bhs = [0; BHS_BYTES];
+        (bhs[0], bhs[1], bhs[7]) = (0x40 | opcode, 0x80, 100);
+        client.send_damaged(&bhs, &data);
+        assert_alive(&mut client);
+    }
+    assert!(client.store.contents().iter().all(|byte| *byte == 0));
+}
+
+// CVE-2026-53176 and its kin, LIO: a PDU that is shorter than it says. Here the stream ends at
+// every byte of one; what has not come is not done.
+#[test]
+fn row_16_a_pdu_that_is_cut_anywhere_does_nothing() {
+    let disks = Disks::new();
+    let mut random = Random::new(16);
+    let pdu = |client: &mut Client| client.command_pdu(&write(0, 1), 512, &[9; 512], true);
+    let length = BHS_BYTES + 512;
+    for cut in 0..length {
+        let mut client = Client::logged_in_to(&disks, UNSOLICITED);
+        let pdu = pdu(&mut client);
+        let bytes = client.frame(&pdu.emit(), &[9; 512]);
+        assert_eq!(bytes.len(), length);
+        // In pieces of any size, as a slow sender would.
+        let mut rest = &bytes[..cut];
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(rest.len().min(1 + random.below(100) as usize));
+            client.send_bytes(piece);
+            rest = more;
+        }
+        client.assert_silent();
+        drop(client);
+        assert!(disks.store.contents()[..512].iter().all(|byte| *byte == 0), "cut at {cut}");
+    }
+}
+
+// CVE-2021-28361, SPDK: a text PDU without data but with the C bit.
+#[test]
+fn row_17_text_that_goes_on_without_data_gets_nowhere() {
+    let mut client = logged_in();
+    client.text(Itt(5), Ttt::RESERVED, CONTINUES, b"");
+    let (mut response, _) = client.text_response();
+    for _ in 0..10_000 {
+        client.text(Itt(5), response.ttt, CONTINUES, b"");
+        let text;
+        (response, text) = client.text_response();
+        assert_eq!((response.final_pdu, text.as_str()), (false, ""));
+    }
+    let both = TextFlags { final_pdu: true, continues: true };
+    let request = client.text(Itt(5), response.ttt, both, b"");
+    assert_eq!(client.reject(&request).reason, Reject::PROTOCOL_ERROR);
+    // With data there is a limit to it.
+    client.text(Itt(6), Ttt::RESERVED, CONTINUES, &[b'a'; 8000]);
+    let (response, _) = client.text_response();
+    let request = client.text(Itt(6), response.ttt, CONTINUES, &[b'a'; 8000]);
+    assert_eq!(client.reject(&request).reason, Reject::NEGOTIATION_RESET);
+    assert_alive(&mut client);
+}
+
+// CVE-2019-9547, SPDK: malformed commands.
+#[test]
+fn row_18_random_commands_are_survived() {
+    let mut client = logged_in();
+    let mut random = Random::new(18);
+    for _ in 0..20_000 {
+        let mut cdb = [0; 16];
+        for byte in &mut cdb {
+            *byte = [0, 0, 1, 0xff, random.bits() as u8][random.below(5) as usize];
+        }
+        cdb[0] = random.bits() as u8;
+        let length = [0, 1, 8, 24, 512, 4096][random.below(6) as usize];
+        let data = vec![random.bits() as u8; if random.below(2) == 0 { length } else { 0 }];
+        let expected = [0, length as u32, 1 << 16, u32::MAX][random.below(4) as usize];
+        let itt = raw_command(&mut client, cdb, expected.max(data.len() as u32), &data);
+        if client.inbox.iter().any(|(pdu, _)| matches!(pdu, Response::R2t(_))) {
+            client.inbox.clear();
+            assert_eq!(client.task_management(1, itt), 0);
+        }
+        assert!(!client.inbox.is_empty() || client.end().is_none());
+        client.inbox.clear();
+    }
+    assert_eq!(client.end(), None);
+    client.task_management(5, Itt::RESERVED);
+    client.command(&Cdb::TestUnitReady, 0, &[]);
+    client.inbox.clear();
+    let (status, _) =
+        client.command(&Cdb::Inquiry { evpd: false, page: 0, allocation: 36 }, 36, &[]);
+    assert_eq!(status, ScsiStatus::Good);
+}
+
+// SPDK #1442 and tgt: a long answer to SendTargets for an initiator that takes short ones.
+#[test]
+fn row_19_a_long_answer_to_send_targets_comes_in_short_parts() {
+    let portals: Vec<std::net::SocketAddr> =
+        (1..1000).map(|number| format!("[2001:db8::{number:x}]:3260").parse().unwrap()).collect();
+    let disks = Disks::with(|config| config.portals.clone_from(&portals));
+    let mut client = Client::of(&disks);
+    client.log_in("Discovery", &[("MaxRecvDataSegmentLength", "512")]);
+    client.text(Itt(5), Ttt::RESERVED, FINAL, b"SendTargets=All\0");
+    let mut whole = String::new();
+    loop {
+        let (response, part) = client.text_response();
+        assert!(part.len() <= 512);
+        whole += &part;
+        if response.final_pdu {
+            break;
+        }
+        assert!(response.continues);
+        client.text(Itt(5), response.ttt, FINAL, b"");
+    }
+    let told: Vec<&str> =
+        whole.split(' ').filter_map(|p| p.strip_prefix("TargetAddress=")).collect();
+    assert_eq!(told.len(), 1 + portals.len());
+    for portal in portals {
+        assert!(told.contains(&format!("{portal},1").as_str()), "{portal} is missing");
+    }
+}
+
+// CVE-2024-8178 and its kin, FreeBSD: an answer made in memory that held something else before.
+#[test]
+fn row_20_no_answer_holds_what_was_there_before() {
+    let (mut used, mut fresh) = (logged_in(), logged_in());
+    // Everything that goes through the buffers of this connection is 0xaa.
+    for length in [512, 4096, 65536] {
+        let blocks = length / 512;
+        let pdu = used.command_pdu(&write(0, blocks), length, &[], true);
+        used.send(&pdu.emit(), &[]);
+        while let Some((Response::R2t(_), _)) = used.inbox.front() {
+            let r2t = used.r2t();
+            used.answer(&r2t, &vec![0xaa; length as usize]);
+        }
+        assert_eq!(used.finish(pdu.itt).0, ScsiStatus::Good);
+        assert_eq!(used.command(&read(0, blocks), length, &[]).1, vec![0xaa; length as usize]);
+        let zeroes = vec![0; length as usize];
+        lunboot::store::Store::write_at(&*used.store, &zeroes, 0).unwrap();
+    }
+    for opcode in 0..=255 {
+        for fill in [0, 1, 0x20, 0x3f, 0x80, 0xff] {
+            let mut cdb = [fill; 16];
+            cdb[0] = opcode;
+            // The CONTROL byte, and the bits before the first field.
+            for byte in [1, 5, 9, 11, 15] {
+                cdb[byte] &= 0x1e;
+            }
+            let answers = [&mut used, &mut fresh].map(|client| {
+                let itt = raw_command(client, cdb, 65536, &[]);
+                client.finish(itt)
+            });
+            assert_eq!(answers[0], answers[1], "{cdb:02x?}");
+        }
+    }
+}
+
+// Change log of tgt: NOP-Ins for an initiator that never answers one.
+#[test]
+fn row_23_a_mute_initiator_gets_one_ping_and_is_given_up() {
+    let mut client = logged_in();
+    let begun = client.now;
+    client.pass_time();
+    client.nop_in();
+    assert_eq!(client.end(), None);
+    client.pass_time();
+    client.assert_silent();
+    assert!(matches!(client.end(), Some(End::Failed(_))));
+    assert!(client.now - begun <= Duration::from_secs(60));
+    assert_eq!(client.target.next_deadline(), None);
+}
+
+// Change log of tgt: WRITE SAME with data of another length than a block.
+#[test]
+fn row_23_write_same_with_data_of_any_length() {
+    for length in [0, 1, 511, 512, 513, 1024, 4096] {
+        let mut client = logged_in();
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[13]) = (0x93, 8);
+        let data = vec![0x55; length];
+        let pdu = client.command_pdu(&Cdb::TestUnitReady, length as u32, &data, true);
+        client.send(&ScsiCommand { cdb, ..pdu }.emit(), &data);
+        let (status, _) = client.finish(pdu.itt);
+        let written = client.store.contents()[..4096].iter().all(|byte| *byte == 0x55);
+        let untouched = client.store.contents().iter().all(|byte| *byte == 0);
+        // All blocks or none; with a block of data it must be all, with less none.
+        assert!(if status == ScsiStatus::Good { written } else { untouched }, "{length} bytes");
+        assert!(length != 512 || written, "{length} bytes");
+        assert!(length >= 512 || untouched, "{length} bytes");
+        assert_alive(&mut client);
     }
 }

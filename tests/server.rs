@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use kernel::wait_until;
 use lunboot::wire::pdu::*;
 use lunboot::wire::scsi::Cdb;
 use lunboot::wire::serial::Sn;
@@ -258,6 +259,44 @@ fn a_cold_reset_ends_every_session() {
     // They may come back at once.
     let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
     assert_eq!(wire.test_unit_ready().unwrap().status, 2, "a unit attention");
+    wire.log_out();
+    target.stop();
+}
+
+#[test]
+fn connections_that_break_under_load_leave_nothing_behind() {
+    let file = disk("break");
+    let target = Target::start(&[], &[file.path()]);
+    let threads_before = status(&target, "Threads");
+    for number in 0..300u32 {
+        let mut wire = Wire::log_in(&target, &format!("iqn.2026-11.example:n{}", number % 7));
+        for tag in 0..8 {
+            let mut cdb = [0; 16];
+            // READ(10) of 256 KiB, of which nobody reads much; a WRITE(10) whose data is missing.
+            (cdb[0], cdb[7], cdb[8]) = (if tag % 4 == 3 { 0x2a } else { 0x28 }, 2, 0);
+            let pdu = ScsiCommand {
+                immediate: false,
+                final_pdu: true,
+                read: tag % 4 != 3,
+                write: tag % 4 == 3,
+                attribute: TaskAttribute::Simple,
+                lun: 0,
+                itt: Itt(tag),
+                expected_data_bytes: 256 << 10,
+                cmd_sn: Sn(1 + tag),
+                exp_stat_sn: Sn(0),
+                cdb,
+                data_bytes: 0,
+            };
+            wire.send(&pdu.emit(), &[]);
+        }
+        if number % 3 == 0 {
+            wire.receive();
+        }
+    }
+    wait_until("all sessions to end", || status(&target, "Threads") == threads_before);
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:after");
+    assert!(wire.test_unit_ready().is_some());
     wire.log_out();
     target.stop();
 }
