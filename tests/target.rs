@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::client::*;
 use lunboot::proto::Error;
-use lunboot::proto::target::{End, Event, SessionName};
+use lunboot::proto::target::{End, Event, Redirect, SessionName};
 use lunboot::store::Store;
 use lunboot::wire::pdu::*;
 use lunboot::wire::scsi::{
@@ -57,6 +57,75 @@ fn logins_are_refused_with_their_status() {
     assert_eq!(refused(&[name, ("SessionType", "Strange")]), (2, 9));
     assert_eq!(refused(&[("InitiatorName", &"a".repeat(224))]), (2, 0));
     assert_eq!(refused(&[("InitiatorName", "a\nb")]), (2, 0));
+}
+
+#[test]
+fn a_target_that_has_moved_sends_every_login_to_its_new_address() {
+    for (address, portal_group, permanent, told) in [
+        ("192.0.2.9:3261", Some(2), false, "TargetAddress=192.0.2.9:3261,2 "),
+        ("[2001:db8::9]:3260", None, true, "TargetAddress=[2001:db8::9]:3260 "),
+    ] {
+        let address = address.parse().unwrap();
+        let redirect = Some(Redirect { address, portal_group, permanent });
+        let disks = Disks::with(|config| config.redirect = redirect);
+        let mut client = Client::of(&disks);
+        let mut text = Text::new();
+        text.push("InitiatorName", INITIATOR);
+        text.push("TargetName", NAME);
+        let next = Some(Stage::LoginOperationalNegotiation);
+        let (response, answer) = client.login(Stage::SecurityNegotiation, next, &text);
+        let detail = if permanent { 2 } else { 1 };
+        assert_eq!((response.status_class, response.status_detail), (1, detail));
+        assert_eq!((answer.as_str(), response.transit), (told, false));
+        assert!(matches!(client.end(), Some(End::Refused(Error::LoginRefused(_)))));
+        // It can still be found, and another target is not there.
+        Client::of(&disks).log_in("Discovery", &[]);
+        let mut text = Text::new();
+        text.push("InitiatorName", INITIATOR);
+        text.push("TargetName", "iqn.2026-11.io.lunboot:other");
+        let (response, _) = Client::of(&disks).login(Stage::SecurityNegotiation, next, &text);
+        assert_eq!((response.status_class, response.status_detail), (2, 3));
+    }
+}
+
+#[test]
+fn discovery_names_all_addresses_the_one_in_use_first() {
+    let disks = Disks::with(|config| {
+        config.portals = ["198.51.100.7:3260", "192.0.2.7:3260", "[2001:db8::7]:3260"]
+            .map(|portal| portal.parse().unwrap())
+            .to_vec();
+    });
+    let mut client = Client::of(&disks);
+    client.log_in("Discovery", &[("MaxRecvDataSegmentLength", "512")]);
+    client.text(Itt(1), Ttt::RESERVED, FINAL, b"SendTargets=All\0");
+    let expected = "TargetName=iqn.2026-11.io.lunboot:test TargetAddress=192.0.2.7:3260,1 \
+                    TargetAddress=198.51.100.7:3260,1 TargetAddress=[2001:db8::7]:3260,1 ";
+    assert_eq!(client.text_response().1, expected);
+}
+
+#[test]
+fn a_session_is_asked_to_log_out_and_told_its_end() {
+    let mut client = Client::logged_in();
+    client.target.ask_for_logout(Duration::from_secs(3));
+    client.drain();
+    let (response, _) = client.receive();
+    let Response::AsyncMessage(asked) = response else { panic!("{response:?}") };
+    assert_eq!((asked.event, asked.parameter1, asked.parameter3), (1, 0, 3));
+    assert_eq!(client.command(&Cdb::TestUnitReady, 0, &[]).0, ScsiStatus::Good);
+    assert_eq!(client.last.stat_sn, asked.sns.stat_sn.next(), "it uses up a StatSN");
+    client.target.leave();
+    client.drain();
+    let (response, _) = client.receive();
+    let Response::AsyncMessage(told) = response else { panic!("{response:?}") };
+    assert_eq!((told.event, told.parameter2, told.parameter3), (3, 2, 20));
+    assert!(client.target.recv_space().is_empty());
+
+    let mut client = Client::new();
+    client.log_in("Discovery", &[]);
+    client.target.ask_for_logout(Duration::from_secs(3));
+    client.target.leave();
+    client.drain();
+    client.assert_silent();
 }
 
 #[test]

@@ -59,6 +59,12 @@ struct Serve {
     /// with --secrets: tell the target's name and addresses to whoever asks
     #[argh(switch)]
     open_discovery: bool,
+    /// send every login to this address, where the target is now; nothing needs to be served then
+    #[argh(option, arg_name = "address:port[,tag]")]
+    redirect: Option<String>,
+    /// with --redirect: the target will not come back
+    #[argh(switch)]
+    redirect_for_good: bool,
     /// what to serve: regular files or block devices
     #[argh(positional, arg_name = "file")]
     files: Vec<PathBuf>,
@@ -102,6 +108,8 @@ fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
         state: serve.state,
         secrets: serve.secrets,
         open_discovery: serve.open_discovery,
+        redirect: serve.redirect,
+        redirect_for_good: serve.redirect_for_good,
         files: serve.files,
     };
     let server = Server::listen(&setup.addresses()?, setup.target()?)?;

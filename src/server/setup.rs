@@ -1,5 +1,6 @@
 //! From what a person asks for to a target that can be served: files to disks, texts to addresses,
-//! a name where none was given, and the lines that tell how to reach it.
+//! a name where none was given, the place that logins are sent to; and the lines that tell how to
+//! reach it.
 
 use std::fmt;
 use std::io;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use super::Server;
 use crate::proto::logical_unit::{LogicalUnit, Options, RecordError, Unfit, stable_hash};
 use crate::proto::logical_units::LogicalUnits;
-use crate::proto::target::TargetConfig;
+use crate::proto::target::{Redirect, TargetConfig};
 use crate::secrets;
 use crate::store::file::{FileStore, OpenError};
 use crate::store::record::FileRecord;
@@ -40,6 +41,11 @@ pub struct Setup {
     pub secrets: Option<PathBuf>,
     /// Discovery needs no secret.
     pub open_discovery: bool,
+    /// Where the target is now, as `ADDRESS:PORT` or `ADDRESS:PORT,TAG`: logins are sent there, and
+    /// nothing needs to be served here.
+    pub redirect: Option<String>,
+    /// It will not come back.
+    pub redirect_for_good: bool,
     /// Files and block devices: LUN 0, 1, …
     pub files: Vec<PathBuf>,
 }
@@ -53,6 +59,10 @@ pub enum SetupError {
     Name(Malformed),
     /// A text is no address.
     Address(String),
+    /// A text is no address to send logins to.
+    Redirect(String),
+    /// It is said for how long logins are sent elsewhere, but not where.
+    RedirectNowhere,
     /// The secrets cannot be used.
     Secrets(secrets::Error),
     /// Discovery is opened where nothing is closed.
@@ -70,8 +80,13 @@ pub enum SetupError {
 impl Setup {
     /// The target.
     pub fn target(&self) -> Result<TargetConfig, SetupError> {
-        let first = self.files.first().ok_or(SetupError::NoFile)?;
-        let name = self.name.clone().unwrap_or_else(|| default_name(first));
+        let redirect = self.redirect()?;
+        let name = match (&self.name, self.files.first()) {
+            (Some(name), Some(_)) => name.clone(),
+            (Some(name), None) if redirect.is_some() => name.clone(),
+            (None, Some(first)) => default_name(first),
+            (_, None) => return Err(SetupError::NoFile),
+        };
         IscsiName::parse(&name).map_err(SetupError::Name)?;
         if self.open_discovery && self.secrets.is_none() {
             return Err(SetupError::NothingToOpen);
@@ -99,8 +114,27 @@ impl Setup {
         Ok(TargetConfig {
             secrets,
             open_discovery: self.open_discovery,
+            redirect,
             ..TargetConfig::new(&name, LogicalUnits::new(units))
         })
+    }
+
+    fn redirect(&self) -> Result<Option<Redirect>, SetupError> {
+        let Some(text) = &self.redirect else {
+            let contradiction = self.redirect_for_good;
+            return if contradiction { Err(SetupError::RedirectNowhere) } else { Ok(None) };
+        };
+        let error = || SetupError::Redirect(text.clone());
+        let (address, tag) = match text.split_once(',') {
+            Some((address, tag)) => (address, Some(tag.parse().map_err(|_| error())?)),
+            None => (text.as_str(), None),
+        };
+        let address = parse_address(address).map_err(|_| error())?;
+        // An initiator could reach neither of these.
+        if address.ip().is_unspecified() || address.port() == 0 {
+            return Err(error());
+        }
+        Ok(Some(Redirect { address, portal_group: tag, permanent: self.redirect_for_good }))
     }
 
     /// The addresses to listen on.
@@ -124,7 +158,10 @@ impl Setup {
         for address in server.addresses() {
             text += &format!("listening on {address}\n");
         }
-        if let Some(root_path) = root_path(server) {
+        if let Some(redirect) = config.redirect {
+            let how_long = if redirect.permanent { "for good" } else { "for now" };
+            text += &format!("logins are sent to {redirect} {how_long}\n");
+        } else if let Some(root_path) = root_path(server) {
             text += "\nTo boot from LUN 0, one line for dnsmasq or one for the kernel:\n";
             text += &format!("  dhcp-option=17,\"{root_path}\"\n");
             text += &format!("  lunboot={root_path} ip=dhcp root=...\n\n");
@@ -222,6 +259,13 @@ impl fmt::Display for SetupError {
                 write!(f, "{text} is no address to listen on: write ADDRESS, ADDRESS:PORT or ")?;
                 f.write_str("[IPv6]:PORT")
             }
+            SetupError::Redirect(text) => {
+                write!(f, "{text} is no address to send logins to: write ADDRESS:PORT, ")?;
+                f.write_str("[IPv6]:PORT or one of them and ,TAG")
+            }
+            SetupError::RedirectNowhere => {
+                f.write_str("--redirect-for-good says nothing without --redirect ADDRESS:PORT")
+            }
             SetupError::Secrets(error) => error.fmt(f),
             SetupError::NothingToOpen => f.write_str(
                 "--open-discovery without --secrets: everybody may discover and log in as it is",
@@ -297,6 +341,8 @@ mod tests {
             state: None,
             secrets: None,
             open_discovery: false,
+            redirect: None,
+            redirect_for_good: false,
             files: vec![file.to_owned()],
         }
     }
@@ -349,5 +395,23 @@ mod tests {
         assert!(matches!(setup.target(), Err(SetupError::Name(_))));
         setup.files.clear();
         assert!(matches!(setup.target(), Err(SetupError::NoFile)));
+        setup.name = Some("iqn.2026-11.example:gone".to_owned());
+        assert!(matches!(setup.target(), Err(SetupError::NoFile)));
+        for (text, told) in [
+            ("192.0.2.9", Some("192.0.2.9:3260")),
+            ("192.0.2.9:3261,7", Some("192.0.2.9:3261,7")),
+            ("[2001:db8::9]:3260,1", Some("[2001:db8::9]:3260,1")),
+            ("2001:db8::9", Some("[2001:db8::9]:3260")),
+            ("192.0.2.9,x", None),
+            ("192.0.2.9:0", None),
+            ("[::]:3260", None),
+            ("elsewhere", None),
+        ] {
+            setup.redirect = Some(text.to_owned());
+            let redirect = setup.target().ok().and_then(|target| target.redirect);
+            assert_eq!(redirect.map(|redirect| redirect.to_string()).as_deref(), told, "{text}");
+        }
+        (setup.redirect, setup.redirect_for_good) = (None, true);
+        assert!(matches!(setup.target(), Err(SetupError::RedirectNowhere)));
     }
 }

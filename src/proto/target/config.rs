@@ -1,5 +1,6 @@
 //! What a target is, for all of its connections.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -29,8 +30,29 @@ pub struct TargetConfig {
     pub secrets: Option<Secrets>,
     /// What is served here may be asked for without a proof.
     pub open_discovery: bool,
+    /// The target is elsewhere now: every login of a normal session is sent there.
+    pub redirect: Option<Redirect>,
     /// What it serves.
     pub units: LogicalUnits,
+}
+
+/// Where a target has moved to (RFC 7143 §11.13.5, §13.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Its new address.
+    pub address: SocketAddr,
+    /// The portal group of that address, if it is to be told.
+    pub portal_group: Option<u16>,
+    /// It will not come back.
+    pub permanent: bool,
+}
+
+/// As TargetAddress has it: an IPv6 address stands in brackets.
+impl fmt::Display for Redirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        self.portal_group.map_or(Ok(()), |tag| write!(f, ",{tag}"))
+    }
 }
 
 impl TargetConfig {
@@ -44,6 +66,7 @@ impl TargetConfig {
             ping_interval: PING_INTERVAL,
             secrets: None,
             open_discovery: false,
+            redirect: None,
             units,
         }
     }

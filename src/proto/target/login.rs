@@ -24,6 +24,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const PART_BYTES: usize = LOGIN_DATA_SEGMENT_BYTES_MAX as usize;
 /// Most requests of one login.
 const REQUESTS_MAX: u32 = 64;
+/// Status class of a login that is sent elsewhere (RFC 7143 §11.13.5).
+const REDIRECTION: u8 = 1;
 /// Longest iSCSI name (RFC 7143 §4.2.7.1).
 const NAME_BYTES_MAX: usize = 223;
 
@@ -71,7 +73,7 @@ pub(super) enum Step {
     /// Send this when the session has been admitted: its TSIH is still missing.
     Claim(Claim),
     /// Send this and close the connection.
-    Refusal(LoginResponse, Error),
+    Refusal(LoginResponse, Text, Error),
 }
 
 /// Why there will be no session: what the initiator is told, and what our log says.
@@ -124,10 +126,14 @@ impl Login {
         match step {
             Ok(next_stage) => self.respond(request, next_stage),
             Err((status, error)) => {
-                let mut response = self.response(request, &Text::new());
+                let mut text = Text::new();
+                if let Some(redirect) = config.redirect.filter(|_| status.class == REDIRECTION) {
+                    text.push("TargetAddress", &redirect.to_string());
+                }
+                let mut response = self.response(request, &text);
                 (response.status_class, response.status_detail) = (status.class, status.detail);
                 (response.continues, response.transit) = (false, false);
-                Step::Refusal(response, error)
+                Step::Refusal(response, text, error)
             }
         }
     }
@@ -155,6 +161,11 @@ impl Login {
         if !self.names.accepted {
             self.names.judge(config)?;
             self.names.accepted = true;
+            if let Some(redirect) = config.redirect.filter(|_| !self.names.discovery) {
+                let detail = if redirect.permanent { 2 } else { 1 };
+                let status = LoginStatus { class: REDIRECTION, detail };
+                return Err((status, Error::LoginRefused(status)));
+            }
         }
         let mut reply = Text::new();
         if !self.introduced {

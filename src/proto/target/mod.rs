@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::config::TargetConfig;
+pub use self::config::{Redirect, TargetConfig};
 use self::full_feature::FullFeature;
 use self::login::{Login, Step};
 use self::output::Output;
@@ -509,8 +509,8 @@ impl Target {
                 self.events.push_back(Event::Claim { session, discovery });
                 self.state = State::Claiming(Box::new(claim));
             }
-            Step::Refusal(response, error) => {
-                self.output.push(&response.emit(), &[]);
+            Step::Refusal(response, text, error) => {
+                self.output.push(&response.emit(), text.as_bytes());
                 self.end(End::Refused(error));
             }
         }
