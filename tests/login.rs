@@ -1,11 +1,13 @@
-//! Logins of our initiator at our target: each outcome of a negotiation, and what becomes of one
-//! that fails.
+//! Logins of our initiator at our target: each outcome of a negotiation, who has to prove what,
+//! and what becomes of a login that fails. Where our initiator would not do what a test wants,
+//! [`ByHand`] does.
 
 mod common;
 
 use std::time::Duration;
 
 use common::by_hand::{ByHand, Flags, value};
+use common::client::Disks;
 use common::{Pair, Settings};
 use lunboot::proto::chap::Secrets;
 use lunboot::proto::params::{DigestChoice, Offer};
@@ -375,4 +377,55 @@ fn a_mutual_exchange_ends_with_the_proof_of_the_target() {
     let expected = common::by_hand::hexadecimal(expected.as_bytes());
     assert_eq!(value(&answer, "CHAP_R"), Some(expected.as_str()));
     assert_eq!(value(&answer, "CHAP_N"), Some("root"));
+}
+
+#[test]
+fn what_is_open_to_discovery_is_open_to_nothing_else() {
+    const NAMES: &str = "InitiatorName=iqn.2004-10.example:client\0";
+    let disks = Disks::with(|config| {
+        config.secrets = Some(Secrets::parse(SECRETS).unwrap());
+        config.open_discovery = true;
+    });
+    let to = |disks| ByHand::to(disks, common::challenge(7));
+    let target = format!("TargetName={}\0", common::client::NAME);
+    let full = Flags::To(Stage::FullFeaturePhase);
+    // In without the proof that discovery does not need.
+    let mut client = to(&disks);
+    let text = format!("{NAMES}SessionType=Discovery\0AuthMethod=None\0");
+    assert!(client.step(OPERATIONAL, text.as_bytes()).0.transit);
+    assert_eq!(client.step(full, b"").0.next_stage, Some(Stage::FullFeaturePhase));
+    // And then another session, or both at once, or the other way round.
+    let mut client = to(&disks);
+    client.step(OPERATIONAL, text.as_bytes());
+    let later = format!("{target}SessionType=Normal\0");
+    assert_eq!(client.refused(full, later.as_bytes()), 0x0200);
+    let mut client = to(&disks);
+    let both =
+        format!("{NAMES}{target}SessionType=Discovery\0SessionType=Normal\0AuthMethod=None\0");
+    assert_eq!(client.refused(OPERATIONAL, both.as_bytes()), 0x0200);
+    let mut client = to(&disks);
+    client.step(Flags::Stay, format!("{NAMES}{target}").as_bytes());
+    let text = b"SessionType=Discovery\0AuthMethod=None\0";
+    assert_eq!(client.refused(OPERATIONAL, text), 0x0200);
+    // A normal session from the beginning needs a proof.
+    let mut client = to(&disks);
+    let text = format!("{NAMES}{target}AuthMethod=None\0");
+    assert_eq!(client.refused(OPERATIONAL, text.as_bytes()), 0x0201);
+}
+
+#[test]
+fn a_login_may_take_a_minute_and_no_more() {
+    let mut pair = Pair::new(Settings::default());
+    while pair.links.is_empty() {
+        pair.pass_time();
+        pair.step();
+    }
+    let connected = pair.now;
+    let minute = Duration::from_secs(60);
+    assert_eq!(pair.session.next_deadline(), Some(connected + minute));
+    pair.session.handle_timeout(connected + minute - Duration::from_millis(1));
+    assert!(pair.session.poll_event().is_none(), "it was given up too early");
+    pair.session.handle_timeout(connected + minute);
+    let events: Vec<Event> = std::iter::from_fn(|| pair.session.poll_event()).collect();
+    assert!(events.iter().any(|event| matches!(event, Event::Trouble { .. })), "{events:?}");
 }

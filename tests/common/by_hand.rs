@@ -53,7 +53,11 @@ impl ByHand {
             config.offer = settings.target;
             config.secrets.clone_from(&settings.secrets);
         });
-        let client = Client::challenging(&disks, challenge);
+        ByHand::to(&disks, challenge)
+    }
+
+    pub fn to(disks: &Disks, challenge: Challenge) -> ByHand {
+        let client = Client::challenging(disks, challenge);
         ByHand { client, stage: Stage::SecurityNegotiation }
     }
 

@@ -434,3 +434,58 @@ fn an_unknown_key_with_the_last_response_does_not_end_the_login() {
         panic!("the login did not end")
     };
 }
+
+/// Logs in to a target that answers the proposal of keys with this text.
+fn log_in(answer: impl Fn(&str) -> String) -> LoggedIn {
+    let mut talk = Talk::start(&config(), Algorithms::All);
+    talk.answer("").unwrap();
+    let answer = answer(&talk.text);
+    let mut last = response(&talk.request, talk.stat_sn);
+    last.tsih = 1;
+    match talk.login.take().unwrap().handle(&last, answer.as_bytes()).unwrap() {
+        Step::Done(logged_in) => logged_in,
+        Step::Request(..) => panic!("the login did not end"),
+    }
+}
+
+#[test]
+fn targets_that_know_no_key_and_targets_that_want_all_of_them_both_work() {
+    let defaults = Negotiated { max_recv_bytes: 262_144, ..Negotiated::default() };
+    // Silence, and the three ways of saying no.
+    assert_eq!(log_in(|_| String::new()).negotiated, defaults);
+    for word in ["NotUnderstood", "Irrelevant", "Reject"] {
+        let refuse_all = |text: &str| {
+            let keys = text.split('\0').filter_map(|pair| pair.split_once('='));
+            keys.map(|(key, _)| format!("{key}={word}\0")).collect()
+        };
+        assert_eq!(log_in(refuse_all).negotiated, defaults, "{word}");
+    }
+    // A target that takes nothing for granted finds every key spelled out, once.
+    let insists = |text: &str| {
+        for key in [
+            "HeaderDigest",
+            "DataDigest",
+            "MaxRecvDataSegmentLength",
+            "DefaultTime2Wait",
+            "DefaultTime2Retain",
+            "ErrorRecoveryLevel",
+            "MaxConnections",
+            "InitialR2T",
+            "ImmediateData",
+            "MaxBurstLength",
+            "FirstBurstLength",
+            "MaxOutstandingR2T",
+            "DataPDUInOrder",
+            "DataSequenceInOrder",
+        ] {
+            assert_eq!(text.matches(&format!("{key}=")).count(), 1, "{key}");
+        }
+        assert!(text.contains("MaxRecvDataSegmentLength=262144\0"));
+        assert!(text.contains("MaxOutstandingR2T=8\0"));
+        let mut answers: Vec<&str> = text.split_terminator('\0').collect();
+        answers.reverse();
+        answers.join("\0").replace("CRC32C,None", "None").replace("None,CRC32C", "None")
+    };
+    let negotiated = log_in(insists).negotiated;
+    assert_eq!((negotiated.max_burst_bytes, negotiated.max_outstanding_r2t), (1 << 20, 8));
+}

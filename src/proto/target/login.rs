@@ -61,6 +61,8 @@ struct Names {
     initiator: Option<String>,
     target: Option<String>,
     discovery: bool,
+    /// SessionType was said, or judged as left out.
+    typed: bool,
     /// The first complete request was judged.
     accepted: bool,
 }
@@ -160,7 +162,7 @@ impl Login {
         self.names.read(&received)?;
         if !self.names.accepted {
             self.names.judge(config)?;
-            self.names.accepted = true;
+            (self.names.accepted, self.names.typed) = (true, true);
             if let Some(redirect) = config.redirect.filter(|_| !self.names.discovery) {
                 let detail = if redirect.permanent { 2 } else { 1 };
                 let status = LoginStatus { class: REDIRECTION, detail };
@@ -350,9 +352,9 @@ impl Names {
                 "InitiatorName" => &mut self.initiator,
                 "TargetName" => &mut self.target,
                 "SessionType" => {
-                    match value {
-                        "Normal" => self.discovery = false,
-                        "Discovery" => self.discovery = true,
+                    let discovery = match value {
+                        "Normal" => false,
+                        "Discovery" => true,
                         _ => {
                             let status = LoginStatus { class: 2, detail: 9 };
                             let rule = "must be Normal or Discovery";
@@ -360,7 +362,12 @@ impl Names {
                             let error = Malformed::text("login text", "SessionType", value, rule);
                             return Err((status, error.into()));
                         }
+                    };
+                    // Who was let in to discover would be let in to everything.
+                    if std::mem::replace(&mut self.typed, true) && discovery != self.discovery {
+                        return Err(misbehaved("changes SessionType in a login"));
                     }
+                    self.discovery = discovery;
                     continue;
                 }
                 _ => continue,
