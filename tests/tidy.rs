@@ -150,6 +150,7 @@ const ROOMS: &[Room] = &[
             "net::tcp",
             "secrets",
             "wire::root_path",
+            "wire::digest_choice",
             // What a target is made of is put together from its arguments.
             "store",
             "proto::target::TargetConfig",

@@ -13,12 +13,14 @@ use crate::proto::login::LoginConfig;
 use crate::proto::params::Offer;
 use crate::proto::{Error, Patience};
 use crate::secrets;
+use crate::wire::digest_choice::DigestChoices;
 use crate::wire::pdu::Isid;
 
 /// Asks each address in turn until one answers; the error names all that did not.
 pub fn discover(
     portals: &[SocketAddr],
     initiator: &str,
+    digests: DigestChoices,
     chap: Option<&Chap>,
 ) -> Result<Vec<DiscoveredTarget>, String> {
     let mut failures = Vec::new();
@@ -27,7 +29,7 @@ pub fn discover(
             initiator: initiator.to_owned(),
             target: None,
             isid: Isid([0x80, 0, 0, 0, 0, 1]),
-            offer: Offer::default(),
+            offer: Offer::with_digests(digests),
             chap: chap.cloned(),
         };
         let mut discovery = Discovery::new(config, Patience::default());

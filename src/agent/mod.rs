@@ -123,6 +123,7 @@ fn find_disk(
         target,
         lun: root_path.lun,
         block,
+        digests: config.digests,
         read_only: false,
         chap: identity::chap_of_image()?,
     })?;

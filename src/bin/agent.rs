@@ -19,6 +19,7 @@ use lunboot::boot::survive;
 use lunboot::daemon;
 use lunboot::net::tcp;
 use lunboot::proto::chap::Chap;
+use lunboot::wire::digest_choice::{DigestChoice, DigestChoices};
 use lunboot::wire::root_path::{Dialect, IscsiName, Portal, RootPath};
 
 /// Of open(2): only if nobody else has the block device mounted or open like this.
@@ -67,6 +68,13 @@ struct Attach {
     /// our iSCSI name (default: made from this machine's hardware)
     #[argh(option, arg_name = "iqn")]
     initiator: Option<String>,
+    /// digest of headers to offer: None, CRC32C or both, the better one first (default:
+    /// CRC32C,None)
+    #[argh(option, arg_name = "list")]
+    header_digest: Option<String>,
+    /// digest of data, in the same way (default: None,CRC32C)
+    #[argh(option, arg_name = "list")]
+    data_digest: Option<String>,
     /// file with our name and secret for CHAP, of mode 0600
     #[argh(option, arg_name = "file")]
     secrets: Option<PathBuf>,
@@ -95,6 +103,13 @@ struct Discover {
     /// our iSCSI name (default: made from this machine's hardware)
     #[argh(option, arg_name = "iqn")]
     initiator: Option<String>,
+    /// digest of headers to offer: None, CRC32C or both, the better one first (default:
+    /// CRC32C,None)
+    #[argh(option, arg_name = "list")]
+    header_digest: Option<String>,
+    /// digest of data, in the same way (default: None,CRC32C)
+    #[argh(option, arg_name = "list")]
+    data_digest: Option<String>,
     /// file with our name and secret for CHAP, of mode 0600
     #[argh(option, arg_name = "file")]
     secrets: Option<PathBuf>,
@@ -192,6 +207,7 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
         target,
         lun: root_path.lun,
         block: agent::load_drivers(&mut modules, block),
+        digests: digests(&attach.header_digest, &attach.data_digest)?,
         read_only: attach.read_only,
         chap: chap(attach.secrets.as_deref())?,
     })?;
@@ -222,6 +238,19 @@ fn initiator(given: Option<&str>) -> Result<String, String> {
 
 fn chap(path: Option<&Path>) -> Result<Option<Chap>, String> {
     path.map(agent::chap).transpose()
+}
+
+fn digests(header: &Option<String>, data: &Option<String>) -> Result<DigestChoices, String> {
+    let mut choices = DigestChoices::default();
+    for (option, given, choice) in [
+        ("--header-digest", header, &mut choices.header),
+        ("--data-digest", data, &mut choices.data),
+    ] {
+        if let Some(text) = given {
+            *choice = DigestChoice::parse(text).map_err(|error| format!("{option}: {error}"))?;
+        }
+    }
+    Ok(choices)
 }
 
 fn run_detach(detach: &Detach) -> Result<(), String> {
@@ -283,7 +312,8 @@ fn run_discover(discover: &Discover) -> Result<(), String> {
     let portals = tcp::resolve(&host, portal.port).map_err(|error| error.to_string())?;
     let chap = chap(discover.secrets.as_deref())?;
     let name = initiator(discover.initiator.as_deref())?;
-    let targets = agent::discover(&portals, &name, chap.as_ref())?;
+    let digests = digests(&discover.header_digest, &discover.data_digest)?;
+    let targets = agent::discover(&portals, &name, digests, chap.as_ref())?;
     if targets.is_empty() {
         return Err(format!("discover: {portal} has no target for us"));
     }

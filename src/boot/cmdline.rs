@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use super::ip_argument::{IpArgument, Mac, Method};
+use crate::wire::digest_choice::{DigestChoice, DigestChoices};
 use crate::wire::root_path::{self, Dialect, IscsiName, RootPath};
 
 /// Everything the command line said, typed.
@@ -28,6 +29,8 @@ pub struct BootConfig {
     pub initiator: Option<IscsiName>,
     /// `lunboot.block=`: which kernel device to use.
     pub block: BlockChoice,
+    /// `lunboot.header-digest=` and `lunboot.data-digest=`.
+    pub digests: DigestChoices,
     /// `lunboot.shell`: a shell on the console when something fails.
     pub shell: bool,
     /// `lunboot.debug`: log at debug level.
@@ -141,6 +144,8 @@ impl BootConfig {
             ("lunboot.initiator", Some(name)) => {
                 self.initiator = Some(IscsiName::parse(name).map_err(|error| error.to_string())?);
             }
+            ("lunboot.header-digest", Some(value)) => self.digests.header = parse_digest(value)?,
+            ("lunboot.data-digest", Some(value)) => self.digests.data = parse_digest(value)?,
             ("lunboot.block", Some(value)) => {
                 self.block = match value {
                     "auto" => BlockChoice::Auto,
@@ -197,6 +202,10 @@ impl BootConfig {
 
 fn parse_target(text: &str, dialect: Dialect) -> Result<RootPath, String> {
     RootPath::parse(text, dialect).map_err(|error| error.to_string())
+}
+
+fn parse_digest(text: &str) -> Result<DigestChoice, String> {
+    DigestChoice::parse(text).map_err(|error| error.rule.to_owned())
 }
 
 fn parse_switch(value: Option<&str>) -> Result<bool, String> {

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::block::Preference;
 use crate::proto::chap::{Chap, Credentials, Secret};
+use crate::wire::digest_choice::{DigestChoice, DigestChoices};
 use crate::wire::pdu::Isid;
 
 /// Everything the daemon needs to know.
@@ -29,6 +30,8 @@ pub struct Config {
     pub isid: Isid,
     /// Which block device to make.
     pub block: Preference,
+    /// Which digests to offer.
+    pub digests: DigestChoices,
     /// Refuse writes whatever the target says.
     pub read_only: bool,
     /// How we prove who we are, and whether the target must.
@@ -65,6 +68,8 @@ impl Config {
                 Preference::Nbd => "nbd",
             },
         );
+        line("header-digest", &self.digests.header.list());
+        line("data-digest", &self.digests.data.list());
         line("read-only", &self.read_only);
         if let Some(Chap { initiator, target }) = &self.chap {
             let mut credentials = |key: &str, known: &Credentials| {
@@ -89,6 +94,7 @@ impl Config {
             lun: 0,
             isid: Isid([0; 6]),
             block: Preference::Auto,
+            digests: DigestChoices::default(),
             read_only: false,
             chap: None,
         };
@@ -110,6 +116,12 @@ impl Config {
                     "nbd" => set(&mut config.block, Preference::Nbd),
                     _ => false,
                 },
+                "header-digest" => {
+                    DigestChoice::parse(value).map(|choice| config.digests.header = choice).is_ok()
+                }
+                "data-digest" => {
+                    DigestChoice::parse(value).map(|choice| config.digests.data = choice).is_ok()
+                }
                 "read-only" => value.parse().map(|flag| config.read_only = flag).is_ok(),
                 "chap-initiator" => credentials(value)
                     .map(|initiator| config.chap = Some(Chap { initiator, target: None }))
@@ -155,6 +167,7 @@ mod tests {
             lun: 0x0001_0000_0000_0000,
             isid: Isid([0x80, 1, 2, 3, 4, 5]),
             block: Preference::Nbd,
+            digests: DigestChoices { header: DigestChoice::Always, data: DigestChoice::Never },
             read_only: true,
             chap: Some(Chap {
                 initiator: credentials("node7 correct-horse-7").unwrap(),

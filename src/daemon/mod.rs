@@ -107,7 +107,7 @@ impl Daemon {
             initiator: config.initiator.clone(),
             target: Some(config.target.clone()),
             isid: config.isid,
-            offer: Offer::default(),
+            offer: Offer::with_digests(config.digests),
             chap: config.chap.clone(),
         };
         let session = SessionConfig {

@@ -9,44 +9,13 @@
 //! Not here: names, session type and authentication, which decide who talks and not how.
 
 use crate::wire::Malformed;
+pub use crate::wire::digest_choice::{DigestChoice, DigestChoices};
 use crate::wire::frame::Digests;
 use crate::wire::text::{self, Text};
 
 /// MaxRecvDataSegmentLength as long as nothing else was declared (RFC 7143 §13.12), also the
 /// longest data segment of a login PDU.
 pub const LOGIN_DATA_SEGMENT_BYTES_MAX: u32 = 8192;
-
-/// A digest list in order of preference (RFC 7143 §13.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DigestChoice {
-    /// `None`.
-    Never,
-    /// `None,CRC32C`: only if the other side insists.
-    IfAsked,
-    /// `CRC32C,None`: unless the other side cannot.
-    IfPossible,
-    /// `CRC32C`: or no session.
-    Always,
-}
-
-impl DigestChoice {
-    fn list(self) -> &'static str {
-        match self {
-            DigestChoice::Never => "None",
-            DigestChoice::IfAsked => "None,CRC32C",
-            DigestChoice::IfPossible => "CRC32C,None",
-            DigestChoice::Always => "CRC32C",
-        }
-    }
-
-    fn allows(self, digest: bool) -> bool {
-        match self {
-            DigestChoice::Never => !digest,
-            DigestChoice::Always => digest,
-            DigestChoice::IfAsked | DigestChoice::IfPossible => true,
-        }
-    }
-}
 
 /// What one side wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +42,21 @@ pub struct Offer {
     pub default_time2retain: u32,
 }
 
+impl Offer {
+    /// The usual offer with a choice of digests.
+    pub fn with_digests(choices: DigestChoices) -> Offer {
+        Offer { header_digest: choices.header, data_digest: choices.data, ..Offer::default() }
+    }
+}
+
 impl Default for Offer {
-    /// What lunboot wants on both sides: large segments and bursts, no round trip that can be
-    /// saved, the header guarded by a digest since a wrong header costs the wrong block.
+    /// What lunboot wants on both sides: large segments and bursts, and no round trip that can be
+    /// saved.
     fn default() -> Offer {
+        let DigestChoices { header, data } = DigestChoices::default();
         Offer {
-            header_digest: DigestChoice::IfPossible,
-            data_digest: DigestChoice::IfAsked,
+            header_digest: header,
+            data_digest: data,
             max_recv_bytes: 256 * 1024,
             max_burst_bytes: 1024 * 1024,
             first_burst_bytes: 256 * 1024,

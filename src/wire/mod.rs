@@ -9,6 +9,7 @@ use std::fmt;
 
 pub mod dhcp;
 mod dhcp_options;
+pub mod digest_choice;
 pub mod frame;
 pub mod ibft;
 pub mod nbd;
