@@ -722,3 +722,26 @@ fn a_target_that_is_silent_is_told_from_one_that_is_slow() {
     assert!(pair.wait_for(Tag(1)).buffer[..512] == pattern(1, 0, 1));
     assert_eq!(rungs(&pair), []);
 }
+
+#[test]
+fn on_a_slow_line_commands_wait_for_each_other_and_none_is_stuck() {
+    let mut settings = Settings { requests_max: 16, ..Settings::default() };
+    settings.initiator.max_burst_bytes = 4096;
+    settings.patience.command = 3 * SECOND;
+    settings.patience.management = SECOND;
+    let mut pair = Pair::logged_in(settings);
+    pair.events.clear();
+    // About 50 KB a second, where an R2T stands behind the data of reads: 20 s for all.
+    pair.settings.weather.window_bytes = 1000;
+    pair.settings.weather.delay_max = 40 * SECOND / 1000;
+    for tag in 0..16 {
+        let start = u64::from(tag) * 128;
+        let op = if tag < 2 { WRITE } else { Op::Read };
+        pair.submit(Tag(tag), op, start, &pattern(1, start, 128));
+    }
+    let begun = pair.elapsed();
+    pair.run_until("the last completion", |pair| pair.requests_in_flight() == 0);
+    assert!(pair.elapsed() - begun > 10 * SECOND, "the line was not slow");
+    assert_eq!((rungs(&pair), troubles(&pair)), (vec![], vec![]));
+    assert!(pair.completions.iter().all(|completion| completion.result == Ok(())));
+}

@@ -449,7 +449,7 @@ impl Initiator {
         let slot = tasks.find(itt);
         if let Some(flight) = slot.and_then(|slot| tasks.task_mut(slot).flight.as_mut()) {
             flight.moved = now;
-            self.watch.moved(itt, now, tasks);
+            self.watch.moved(flight.cmd_sn, now);
         }
     }
 
@@ -610,10 +610,10 @@ impl Initiator {
     }
 
     fn finish(&mut self, slot: Slot, outcome: Outcome, now: Instant, tasks: &mut TaskTable) {
-        if outcome != Outcome::Renounced {
-            self.watch.moved(tasks.itt(slot), now, tasks);
-        }
         let flight = tasks.task_mut(slot).flight.as_mut().expect("only a flight can finish");
+        if outcome != Outcome::Renounced {
+            self.watch.moved(flight.cmd_sn, now);
+        }
         flight.outcome = Some(outcome);
         if flight.is_over() {
             self.happened.push_back(Happened::Finished(slot));
@@ -633,10 +633,11 @@ impl Initiator {
             let flight = flight.expect("a chunk belongs to a task in flight");
             flight.unsent -= 1;
             flight.moved = now;
+            let cmd_sn = flight.cmd_sn;
             if flight.is_over() {
                 happened.push_back(Happened::Finished(chunk.slot));
             }
-            watch.moved(tasks.itt(chunk.slot), now, tasks);
+            watch.moved(cmd_sn, now);
         });
         if count > 0 {
             self.sent_at = Some(now);

@@ -28,9 +28,11 @@ pub(super) struct Managing {
     itt: Itt,
     /// The command that it is about, or all of them.
     about: Option<(Slot, Itt)>,
+    /// Number of the next command: what older ones still get comes before the answer.
+    cmd_sn: Sn,
     /// So many bytes must go out before the request is on its way.
     departs_at: u64,
-    /// When it was asked, or something before it last went out.
+    /// When it was asked, or something before it or before its answer last moved.
     since: Instant,
 }
 
@@ -87,7 +89,8 @@ impl Initiator {
         self.functions = self.functions.wrapping_add(1);
         self.writer.push(&request.emit(), &[]);
         let departs_at = self.writer.queued_bytes();
-        self.managing = Some(Managing { itt: request.itt, about, departs_at, since: now });
+        let (itt, cmd_sn) = (request.itt, request.cmd_sn);
+        self.managing = Some(Managing { itt, about, cmd_sn, departs_at, since: now });
         true
     }
 
@@ -107,10 +110,12 @@ impl Initiator {
         }
         let sent_bytes = self.writer.sent_bytes();
         let Some(managing) = &mut self.managing else { return };
-        match self.sent_at.filter(|sent_at| *sent_at > managing.since) {
-            // It stands behind data, and that moves.
-            Some(sent_at) if sent_bytes < managing.departs_at => managing.since = sent_at,
-            _ => self.end_managing(false),
+        // On a slow line it stands behind data, both ways, and that moves.
+        let sent_at = self.sent_at.filter(|_| sent_bytes < managing.departs_at);
+        let moved = sent_at.max(self.watch.last_moved(managing.cmd_sn));
+        match moved.filter(|moved| *moved > managing.since) {
+            Some(moved) => managing.since = moved,
+            None => self.end_managing(false),
         }
     }
 

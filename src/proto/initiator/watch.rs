@@ -1,24 +1,29 @@
 //! Which command has had no answer for too long.
 //!
 //! The clock of a command begins anew with every byte of its data. It also stands still as long as
-//! the oldest command moves: on a slow line everything else waits behind that one. So a command
-//! counts as stuck when neither it nor the oldest has moved for the whole time.
+//! others move that the target may well do first: older ones, and as many younger ones as there can
+//! be at once. On a slow line every command waits behind all of these. One that is passed over by
+//! more is not waiting for the line.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::super::task::{Slot, TaskTable};
 use crate::wire::pdu::Itt;
+use crate::wire::serial::Sn;
 
 /// How often the patience with a request is doubled: a disk that needs long is not a dead one.
 const DOUBLINGS_MAX: u32 = 5;
 
-/// The commands in flight in the order of their sending.
+/// The commands in flight, and when something moved.
 #[derive(Debug)]
 pub(super) struct Watch {
+    /// In the order of their sending.
     order: VecDeque<(Slot, Itt)>,
-    /// When the oldest command last moved or ended.
-    oldest_moved: Option<Instant>,
+    /// Of the latest commands, each in the place of its CmdSN: when it last moved, or ended.
+    recent: Box<[Option<(Sn, Instant)>]>,
+    /// Most commands at once.
+    slots: u32,
     /// When to look again; none while nothing is in flight.
     look: Option<Instant>,
 }
@@ -28,13 +33,14 @@ impl Watch {
     pub(super) fn new(slots: usize) -> Watch {
         // Some have ended and are still in the row; see `issued`.
         let order = VecDeque::with_capacity(2 * slots + 1);
-        Watch { order, oldest_moved: None, look: None }
+        Watch { order, recent: vec![None; 2 * slots].into(), slots: slots as u32, look: None }
     }
 
     /// A new connection, or none.
     pub(super) fn reset(&mut self) {
         self.order.clear();
-        (self.oldest_moved, self.look) = (None, None);
+        self.recent.fill(None);
+        self.look = None;
     }
 
     /// A command goes out.
@@ -47,18 +53,20 @@ impl Watch {
         self.look = self.look.or(moved.map(|moved| moved + patience));
     }
 
-    /// Data of a command has moved, or it was answered.
-    pub(super) fn moved(&mut self, itt: Itt, now: Instant, tasks: &TaskTable) {
-        while let Some((_, oldest)) = self.order.front() {
-            if *oldest == itt {
-                self.oldest_moved = Some(now);
-                return;
-            }
-            if is_running(*oldest, tasks) {
-                return;
-            }
-            self.order.pop_front();
+    /// Data of the command with this number has moved, or it was answered.
+    pub(super) fn moved(&mut self, cmd_sn: Sn, now: Instant) {
+        let place = &mut self.recent[cmd_sn.0 as usize % (2 * self.slots as usize)];
+        // What is older than all of these has no part in the waiting of the others.
+        if place.is_none_or(|(number, _)| number.is_at_or_before(cmd_sn)) {
+            *place = Some((cmd_sn, now));
         }
+    }
+
+    /// When something last moved that the target may well do before a command of this number.
+    pub(super) fn last_moved(&self, cmd_sn: Sn) -> Option<Instant> {
+        let youngest = cmd_sn.plus(self.slots);
+        let recent = self.recent.iter().flatten();
+        recent.filter(|(number, _)| number.is_at_or_before(youngest)).map(|(_, at)| *at).max()
     }
 
     /// When to call [`Watch::stuck`].
@@ -88,7 +96,7 @@ impl Watch {
             }
             let task = tasks.task(*slot);
             let Some(flight) = &task.flight else { continue };
-            let moved = self.oldest_moved.map_or(flight.moved, |at| at.max(flight.moved));
+            let moved = self.last_moved(flight.cmd_sn).unwrap_or(flight.moved).max(flight.moved);
             let limit = patience * (1 << task.timeouts.min(DOUBLINGS_MAX));
             if now >= moved + limit {
                 // The rest are looked at when this one is settled.
@@ -125,6 +133,7 @@ mod tests {
             let work = Work::new(Op::Read, 0, 0);
             let slot = tasks.insert(Owner::Probe, work, Box::default()).unwrap();
             let itt = tasks.take_off(slot, begun + Duration::from_secs(second));
+            tasks.task_mut(slot).flight.as_mut().unwrap().cmd_sn = Sn(second as u32);
             watch.issued(slot, itt, PATIENCE, &tasks);
             (slot, itt)
         });
@@ -142,20 +151,28 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_holds_the_clock_of_all_others() {
-        let (mut watch, mut tasks, sent, begun) = two();
-        let later = begun + Duration::from_secs(25);
-        tasks.task_mut(sent[0].0).flight.as_mut().unwrap().moved = later;
-        watch.moved(sent[0].1, later, &tasks);
-        assert_eq!(watch.stuck(PATIENCE, begun + PATIENCE, &tasks), None);
-        assert_eq!(watch.deadline(), Some(later + PATIENCE));
-        // A younger one does not.
-        watch.moved(sent[1].1, later + PATIENCE, &tasks);
-        assert_eq!(
-            watch.stuck(PATIENCE, later + PATIENCE, &tasks),
-            Some((sent[0].0, PATIENCE)),
-            "the first has not moved since"
-        );
+    fn what_the_target_may_do_first_holds_the_clock() {
+        let (mut watch, tasks, _, begun) = two();
+        let mut moved = begun;
+        // One after the other moves: the older, the younger, and two that were sent later.
+        for number in 0..4 {
+            moved += Duration::from_secs(25);
+            watch.moved(Sn(number), moved);
+            assert_eq!(watch.stuck(PATIENCE, moved, &tasks), None, "{number}");
+        }
+        let early = moved - Duration::from_secs(25) + PATIENCE;
+        // The third is as far as it goes for the first command; the fourth counts for the second.
+        assert_eq!(watch.stuck(PATIENCE, early, &tasks).map(|(slot, _)| slot), Some(0));
+    }
+
+    #[test]
+    fn a_command_that_is_passed_over_again_and_again_is_stuck() {
+        let (mut watch, tasks, sent, begun) = two();
+        let due = begun + PATIENCE;
+        for number in 3..100 {
+            watch.moved(Sn(number), begun + Duration::from_secs(u64::from(number) / 4));
+        }
+        assert_eq!(watch.stuck(PATIENCE, due, &tasks), Some((sent[0].0, PATIENCE)));
     }
 
     #[test]
