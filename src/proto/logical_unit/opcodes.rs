@@ -272,8 +272,8 @@ const COMMANDS: &[Command] = &[
 ];
 
 /// The task management functions that this target performs, as the first byte of their report has
-/// them: ABORT TASK, ABORT TASK SET, LOGICAL UNIT RESET and TARGET RESET.
-const TASK_MANAGEMENT_FUNCTIONS: u8 = 0x80 | 0x40 | 0x08 | 0x02;
+/// them: ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET and TARGET RESET.
+const TASK_MANAGEMENT_FUNCTIONS: u8 = 0x80 | 0x40 | 0x10 | 0x08 | 0x02;
 
 impl Command {
     fn opcode(&self) -> u8 {
