@@ -422,6 +422,8 @@ impl Daemon {
         if self.stopping == Stopping::Done {
             for mut stream in self.detaching.drain(..) {
                 let _ = stream.write_all(b"done\n");
+                // The kernel closes it when this process is gone, which is what they wait for.
+                std::mem::forget(stream);
             }
         }
     }
