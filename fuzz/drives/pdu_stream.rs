@@ -13,6 +13,7 @@ use super::input::Input;
 
 // Offsets in a basic header segment (RFC 7143 §11.2.1).
 const OPCODE: usize = 0;
+const TOTAL_AHS_LENGTH: usize = 4;
 const DATA_SEGMENT_LENGTH: usize = 5;
 const ITT: usize = 16;
 const CMD_SN: usize = 24;
@@ -32,12 +33,22 @@ fn settings() -> Settings {
     Settings { disk_bytes: 64 * 512, requests_max: 8, ..Settings::default() }
 }
 
+/// A PDU as it is on the line; its lengths are made right unless they are to be raw.
+fn pdu(control: u8, mut bhs: Bhs, data: &[u8]) -> Vec<u8> {
+    if control & RAW == 0 {
+        bhs[TOTAL_AHS_LENGTH] = 0;
+        let length = (data.len() as u32).to_be_bytes();
+        bhs[DATA_SEGMENT_LENGTH..DATA_SEGMENT_LENGTH + 3].copy_from_slice(&length[1..]);
+    }
+    let mut pdu = bhs.to_vec();
+    pdu.extend(data);
+    pdu.resize(pdu.len().next_multiple_of(4), 0);
+    pdu
+}
+
 /// Sends a PDU to the target and lets it do what follows.
 pub fn send_to_target(pair: &mut Pair, link: usize, bhs: &Bhs, data: &[u8]) {
-    let mut bytes = bhs.to_vec();
-    bytes.extend(data);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    give_to_target(pair, link, &bytes);
+    give_to_target(pair, link, &pdu(RAW, *bhs, data));
 }
 
 fn give_to_target(pair: &mut Pair, link: usize, mut bytes: &[u8]) -> Vec<u8> {
@@ -100,14 +111,7 @@ pub fn target_stream(bytes: &[u8]) {
             pair.now += Duration::from_secs(u64::from(bhs[47]));
             pair.server.handle_timeouts(pair.now);
         }
-        if control & RAW == 0 {
-            bhs[4] = 0;
-            let length = (data.len() as u32).to_be_bytes();
-            bhs[DATA_SEGMENT_LENGTH..DATA_SEGMENT_LENGTH + 3].copy_from_slice(&length[1..]);
-        }
-        let mut pdu = bhs.to_vec();
-        pdu.extend(data);
-        pdu.resize(pdu.len().next_multiple_of(4), 0);
+        let pdu = pdu(control, bhs, data);
         let answers = give_to_target(&mut pair, 0, &pdu);
         exp_cmd_sn = last_number(&answers, EXP_CMD_SN).or(exp_cmd_sn.map(|_| cmd_sn));
     }
@@ -194,14 +198,7 @@ pub fn initiator_stream(bytes: &[u8]) {
                 stat_sn = stat_sn.map(|number| number.wrapping_add(1));
             }
         }
-        if control & RAW == 0 {
-            bhs[4] = 0;
-            let length = (data.len() as u32).to_be_bytes();
-            bhs[DATA_SEGMENT_LENGTH..DATA_SEGMENT_LENGTH + 3].copy_from_slice(&length[1..]);
-        }
-        let mut pdu = bhs.to_vec();
-        pdu.extend(data);
-        pdu.resize(pdu.len().next_multiple_of(4), 0);
+        let pdu = pdu(control, bhs, data);
         let mut rest = &pdu[..];
         while !rest.is_empty() {
             let space = pair.session.recv_space();

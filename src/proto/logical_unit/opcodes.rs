@@ -301,12 +301,25 @@ impl Command {
 
 const SERVICE_ACTION_MASK: u8 = 0x1f;
 
+/// For each operation code the place in [`COMMANDS`] where its commands begin, which is where those
+/// of the one before end: every READ and WRITE is looked up.
+const PLACES: [u8; 257] = {
+    let mut places = [0; 257];
+    let (mut opcode, mut place) = (0, 0);
+    while opcode < places.len() {
+        while place < COMMANDS.len() && (COMMANDS[place].usage[0] as usize) < opcode {
+            place += 1;
+        }
+        places[opcode] = place as u8;
+        opcode += 1;
+    }
+    places
+};
+
 /// The commands of an opcode: several only where it has service actions.
 fn of_opcode(opcode: u8) -> &'static [Command] {
-    let start = COMMANDS.partition_point(|command| command.opcode() < opcode);
-    let rest = &COMMANDS[start..];
-    let end = rest.partition_point(|command| command.opcode() == opcode);
-    &rest[..end]
+    let opcode = usize::from(opcode);
+    &COMMANDS[usize::from(PLACES[opcode])..usize::from(PLACES[opcode + 1])]
 }
 
 /// No other command may be executed at the same time as this one.
