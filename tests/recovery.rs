@@ -59,9 +59,9 @@ fn is_answer(pdu: &[u8]) -> bool {
     [DataIn::OPCODE, ScsiResponse::OPCODE].contains(&(pdu[0] & 0x3f))
 }
 
-fn management_answer(itt: Itt, answer: u8) -> Vec<u8> {
-    let sns = StatusSns { stat_sn: Sn(0), exp_cmd_sn: Sn(0), max_cmd_sn: Sn(0) };
-    pdu(&TaskManagementResponse { response: answer, itt, sns }.emit(), &[])
+/// Another answer than this one.
+fn management_answer(to: TaskManagementResponse, response: u8) -> Vec<u8> {
+    pdu(&TaskManagementResponse { response, ..to }.emit(), &[])
 }
 
 /// What becomes of the answer to a command, and of task management functions.
@@ -104,7 +104,7 @@ fn keep_back(late: Late, functions: impl Fn(u8) -> Option<Option<u8>> + 'static)
         let answer = match functions(function) {
             None => bytes.to_vec(),
             Some(None) => return Some(Vec::new()),
-            Some(Some(other)) => management_answer(answer.itt, other),
+            Some(Some(other)) => management_answer(answer, other),
         };
         let mut kept = std::mem::take(&mut kept);
         Some(match late {
@@ -193,6 +193,57 @@ fn a_reset_that_does_not_help_leads_to_another_session() {
 }
 
 #[test]
+fn a_command_that_gets_no_answer_however_often_it_is_sent_climbs_the_ladder() {
+    for (op, start, sectors) in requests() {
+        let mut pair = prepared();
+        // Only task management functions are answered, until a new session looks at the unit.
+        const LOOKS: [u8; 2] = [0x00, 0x12];
+        let mut is_dead = true;
+        meddle(
+            &mut pair,
+            Box::new(move |direction, bytes| match Request::parse(bytes.first_chunk().unwrap()) {
+                Ok(Request::ScsiCommand(command)) if direction == Direction::Up => {
+                    is_dead &= !LOOKS.contains(&command.cdb[0]);
+                    None
+                }
+                _ => (is_dead && is_answer(bytes)).then(Vec::new),
+            }),
+        );
+        let before = pair.elapsed();
+        pair.submit(Tag(1), op, start, &pattern(2, start, sectors));
+        assert_eq!(pair.wait_for(Tag(1)).result, Ok(()), "{op:?}");
+        let patience = pair.settings.patience.command;
+        assert_eq!(pair.elapsed() - before, patience * (1 + 2 + 4), "{op:?}");
+        assert_eq!(rungs(&pair), [Rung::AbortTask, Rung::LogicalUnitReset], "{op:?}");
+        assert_eq!(troubles(&pair), ["no answer to a command within 120 s"]);
+    }
+}
+
+#[test]
+fn a_command_that_the_target_waits_for_in_vain_leads_to_another_session() {
+    const IMMEDIATE: u8 = 0x40;
+    let mut pair = prepared();
+    let mut changed = false;
+    meddle(
+        &mut pair,
+        Box::new(move |direction, bytes| {
+            // An immediate command does not use its number up, and is answered all the same.
+            let first = direction == Direction::Up && !std::mem::replace(&mut changed, true);
+            first.then(|| vec![[&[bytes[0] ^ IMMEDIATE], &bytes[1..]].concat()])
+        }),
+    );
+    let before = pair.elapsed();
+    pair.submit(Tag(1), Op::Read, 0, &[0; 512]);
+    assert!(pair.wait_for(Tag(1)).buffer[..512] == pattern(1, 0, 1));
+    pair.submit(Tag(2), WRITE, 8, &pattern(2, 8, 16));
+    assert_eq!(pair.wait_for(Tag(2)).result, Ok(()));
+    assert_eq!(pair.elapsed() - before, pair.settings.patience.command);
+    assert_eq!(rungs(&pair), [Rung::AbortTask]);
+    assert_eq!(pair.session.reconnects(), 1);
+    assert!(pair.read(8, 16 * 512) == pattern(2, 8, 16));
+}
+
+#[test]
 fn all_that_was_in_flight_is_sent_again_after_a_reset() {
     let mut pair = prepared();
     // The target answers nothing at all but pings and the reset of the unit.
@@ -205,7 +256,7 @@ fn all_that_was_in_flight_is_sent_again_after_a_reset() {
             }
             if let Response::TaskManagement(answer) = response(bytes) {
                 // The first is the abort.
-                let refused = is_dead.then(|| vec![management_answer(answer.itt, 255)]);
+                let refused = is_dead.then(|| vec![management_answer(answer, 255)]);
                 is_dead = false;
                 return refused;
             }
@@ -240,7 +291,10 @@ fn an_answer_to_an_abort_that_comes_too_late_means_nothing() {
                 (direction, Request::parse(bytes.first_chunk().unwrap()))
                 && request.function == ABORT_TASK
             {
-                held.borrow_mut().push(management_answer(request.itt, 0));
+                let exp_cmd_sn = request.cmd_sn;
+                let sns = StatusSns { stat_sn: Sn(0), exp_cmd_sn, max_cmd_sn: exp_cmd_sn };
+                let answer = TaskManagementResponse { response: 0, itt: request.itt, sns };
+                held.borrow_mut().push(management_answer(answer, 0));
                 asked = Some(request.itt);
             }
             if direction == Direction::Down

@@ -134,6 +134,17 @@ impl Initiator {
             let (pdu, rule) = ("Task Management Function Response", "answers a request never made");
             return Err(Error::PeerMisbehaved { pdu, rule });
         };
+        if let Some((slot, itt)) = managing.about
+            && tasks.find(itt) == Some(slot)
+            && let Some(flight) = &tasks.task(slot).flight
+            && flight.outcome.is_none()
+            && response.sns.exp_cmd_sn.is_at_or_before(flight.cmd_sn)
+        {
+            // TCP loses nothing. As long as a number is missing the target holds everything back
+            // that comes behind it, and no function can change that.
+            let (pdu, rule) = ("Task Management Function Response", "comes before its command");
+            return Err(Error::PeerMisbehaved { pdu, rule });
+        }
         let done = match (managing.about, response.response) {
             // A task that does not exist was answered before, or never arrived.
             (Some((slot, itt)), FUNCTION_COMPLETE | TASK_DOES_NOT_EXIST) => {

@@ -1,9 +1,10 @@
 //! Commands that get no answer, or always the same bad one.
 //!
 //! A ladder of three rungs (RFC 7143 §11.5): ABORT TASK for the command alone; LOGICAL UNIT RESET
-//! if that is refused or not answered; and if that does not help either, the session is dropped
-//! and logs in again, which ends everything that the target still has of it. The request itself is
-//! sent again each time. It never fails for want of an answer.
+//! if that is refused or not answered, or if the command sent again gets no answer either; and if
+//! that does not help, the session is dropped and logs in again, which ends everything that the
+//! target still has of it. The request itself is sent again each time. It never fails for want of
+//! an answer.
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,9 @@ pub enum Reason {
     NotAborted,
 }
 
+/// Rungs of the ladder, the new session among them.
+const RUNGS: u32 = 3;
+
 /// How often a command is sent that the target keeps refusing before the ladder is climbed.
 const TRIES_MAX: u32 = 20;
 
@@ -66,11 +70,17 @@ impl Session {
             // Without its answer there is no disk: better another connection.
             return Err(Error::TimedOut { waiting_for: "answer to a command", after });
         }
-        if self.initiator.abort_task(slot, self.config.lun, now, &self.tasks) {
+        let reason = Reason::NoProgress { op, start_sector, after };
+        let asked = match task.timeouts % RUNGS {
+            0 => self.abort_task(slot, reason, now),
+            1 => self.reset_unit(reason, now),
+            _ => {
+                self.tasks.task_mut(slot).timeouts += 1;
+                return Err(Error::TimedOut { waiting_for: "answer to a command", after });
+            }
+        };
+        if asked {
             self.tasks.task_mut(slot).timeouts += 1;
-            self.resetting = false;
-            let reason = Reason::NoProgress { op, start_sector, after };
-            self.events.push_back(Event::Recovering { rung: Rung::AbortTask, reason });
         } else {
             // Nothing fits behind what is waiting to be sent.
             self.initiator.look_at(now + self.config.patience.ping);
@@ -142,6 +152,15 @@ impl Session {
             let text = format!("{op:?} at sector {start_sector} was refused {tries} times");
             self.fail(Error::LogicalUnit(text.into()), now);
         }
+    }
+
+    fn abort_task(&mut self, slot: Slot, reason: Reason, now: Instant) -> bool {
+        let asked = self.initiator.abort_task(slot, self.config.lun, now, &self.tasks);
+        if asked {
+            self.resetting = false;
+            self.events.push_back(Event::Recovering { rung: Rung::AbortTask, reason });
+        }
+        asked
     }
 
     fn reset_unit(&mut self, reason: Reason, now: Instant) -> bool {
