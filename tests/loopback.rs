@@ -56,9 +56,10 @@ fn a_disk(driver: &str, block_bytes: &str) {
     assert!(disk.text().contains(driver), "{disk:?}", disk = disk.path);
     assert_eq!(run("blockdev", &["--getsize64", disk.text()]), (64 * MIB).to_string());
     assert_eq!(disk.sysfs("queue/logical_block_size"), block_bytes);
-    // NBD cannot tell the kernel of larger physical blocks.
-    let physical = if driver == "nbd" { block_bytes } else { "4096" };
-    assert_eq!(disk.sysfs("queue/physical_block_size"), physical);
+    assert_eq!(disk.sysfs("queue/physical_block_size"), block_bytes);
+    // NBD cannot tell the kernel what transfers should be multiples of.
+    let granularity = if driver == "nbd" { block_bytes } else { "4096" };
+    assert_eq!(disk.sysfs("queue/minimum_io_size"), granularity);
     assert_eq!(disk.sysfs("ro"), "0");
     assert_eq!(disk.status("state"), "logged in");
     assert_eq!(disk.status("target"), NAME);

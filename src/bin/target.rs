@@ -44,8 +44,8 @@ struct Serve {
     /// bytes of a logical block, 512 or 4096 (default: 512)
     #[argh(option, default = "512", arg_name = "bytes")]
     block_size: u32,
-    /// bytes of a physical block, to which initiators should align what they write: a power of two,
-    /// not less than a logical block (default: 4096)
+    /// bytes of a physical block: a power of two, not less than a logical block (default: the bytes
+    /// of a logical block; partitions and file systems are aligned to 4096 all the same)
     #[argh(option, arg_name = "bytes")]
     physical_block_size: Option<u32>,
     /// directory where persistent reservations survive a restart, if initiators want that (default:

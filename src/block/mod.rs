@@ -258,6 +258,7 @@ mod tests {
         Geometry {
             logical_block_bytes: 512,
             physical_block_bytes: 4096,
+            granularity_bytes: 4096,
             blocks: 2048,
             read_only: false,
             write_cache: true,

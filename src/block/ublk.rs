@@ -479,9 +479,9 @@ fn params(geometry: &Geometry, request_bytes_max: u32) -> Params {
         attributes,
         logical_block_shift: geometry.logical_block_bytes.ilog2() as u8,
         physical_block_shift,
-        // No hint beyond the physical block: file systems would take it for a RAID stripe.
+        // No other hint: file systems would take it for a RAID stripe.
         io_opt_shift: physical_block_shift,
-        io_min_shift: physical_block_shift,
+        io_min_shift: geometry.granularity_bytes.ilog2() as u8,
         sectors_max: request_bytes_max.min(geometry.transfer_bytes_max) / 512,
         device_sectors: geometry.sectors(),
         discard: discard_params(geometry),

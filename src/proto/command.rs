@@ -231,6 +231,7 @@ mod tests {
         Geometry {
             logical_block_bytes,
             physical_block_bytes: 4096,
+            granularity_bytes: 4096,
             blocks: 1 << 40,
             read_only: false,
             write_cache: true,

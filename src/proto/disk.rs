@@ -105,6 +105,9 @@ pub struct Geometry {
     pub logical_block_bytes: u32,
     /// Bytes of a physical block: a power of two, at least `logical_block_bytes`.
     pub physical_block_bytes: u32,
+    /// What transfers should be multiples of, in bytes: a power of two, at least
+    /// `physical_block_bytes` (VPD B0h, OPTIMAL TRANSFER LENGTH GRANULARITY).
+    pub granularity_bytes: u32,
     /// Number of logical blocks.
     pub blocks: u64,
     /// Writes are refused (mode parameter header, WP).

@@ -40,6 +40,9 @@ use crate::wire::scsi::{Cdb, FieldPointer, ScsiStatus, Sense, SenseKey, asc};
 pub const TRANSFER_BYTES_MAX: u32 = 8 << 20;
 /// Longest WRITE SAME in bytes: what a slow disk still writes in less than a second.
 const WRITE_SAME_BYTES_MAX: u32 = 16 << 20;
+/// What a page cache holds together and most file systems free together: smaller transfers work,
+/// and cost more.
+pub const PAGE_BYTES: u32 = 4096;
 /// Most blocks that one block descriptor of UNMAP may name.
 const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
 /// Most block descriptors of one UNMAP.
@@ -64,8 +67,9 @@ pub struct LogicalUnit {
 pub struct Options {
     /// Bytes of a logical block: 512 or 4096.
     pub logical_block_bytes: u32,
-    /// Bytes of a physical block: a power of two, not below the logical block. The default of 4096
-    /// keeps partitions and file systems aligned to the pages that hold the blocks here.
+    /// Bytes of a physical block: a power of two, not below the logical block. By default both are
+    /// the same, for a block can be written here without its neighbours; what keeps partitions and
+    /// file systems aligned is the granularity of transfers, [`PAGE_BYTES`] at least.
     pub physical_block_bytes: u32,
     /// Refuse writes even if the store takes them.
     pub read_only: bool,
@@ -77,7 +81,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             logical_block_bytes: 512,
-            physical_block_bytes: 4096,
+            physical_block_bytes: 512,
             read_only: false,
             removable: false,
         }

@@ -343,9 +343,11 @@ impl Probe {
         };
         let mode = self.mode.take();
         let caching = mode.as_ref().and_then(|mode| mode.caching);
+        let physical = logical << capacity.physical_exponent.min(7);
         let geometry = Geometry {
             logical_block_bytes: logical,
-            physical_block_bytes: logical << capacity.physical_exponent.min(7),
+            physical_block_bytes: physical,
+            granularity_bytes: self.granularity_bytes(logical, physical),
             blocks,
             read_only: mode.as_ref().is_some_and(|mode| mode.write_protected),
             // A cache that is not denied is taken for real: a flush too many costs little.
@@ -358,6 +360,15 @@ impl Probe {
         };
         let (identity, product) = (self.identity.clone(), self.product.clone());
         Ok(Disk { geometry, identity, product })
+    }
+
+    /// A granularity that no block device of Linux can have is none.
+    fn granularity_bytes(&self, logical: u32, physical: u32) -> u32 {
+        const GRANULARITY_BYTES_MAX: u32 = 1 << 20;
+        let blocks = self.limits.as_ref().map_or(0, |limits| limits.transfer_granularity);
+        let bytes = u32::from(blocks).saturating_mul(logical);
+        let fits = bytes.is_power_of_two() && (physical..=GRANULARITY_BYTES_MAX).contains(&bytes);
+        if fits { bytes } else { physical }
     }
 
     fn transfer_bytes_max(&self, logical: u32, ours: u32) -> u32 {

@@ -33,7 +33,7 @@ pub struct Setup {
     pub removable: bool,
     /// Bytes of a logical block.
     pub block_bytes: u32,
-    /// Bytes of a physical block, or `None` for what fits best.
+    /// Bytes of a physical block, or `None` for those of a logical one.
     pub physical_block_bytes: Option<u32>,
     /// The directory where persistent reservations survive a restart, if they do.
     pub state: Option<PathBuf>,
@@ -95,9 +95,7 @@ impl Setup {
         let secrets = secrets.map_err(SetupError::Secrets)?;
         let options = Options {
             logical_block_bytes: self.block_bytes,
-            physical_block_bytes: self
-                .physical_block_bytes
-                .unwrap_or(Options::default().physical_block_bytes),
+            physical_block_bytes: self.physical_block_bytes.unwrap_or(self.block_bytes),
             read_only: self.read_only,
             removable: self.removable,
         };

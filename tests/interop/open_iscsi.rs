@@ -96,7 +96,8 @@ fn we_serve_the_kernel_and_open_iscsi() {
         };
         assert_eq!(sysfs("write_cache"), "write back");
         assert_eq!(sysfs("fua"), "1");
-        assert_eq!(sysfs("physical_block_size"), "4096");
+        assert_eq!(sysfs("physical_block_size"), "512");
+        assert_eq!(sysfs("minimum_io_size"), "4096");
         assert_ne!(sysfs("discard_max_bytes"), "0");
 
         file_system_works(DISK);

@@ -96,6 +96,7 @@ pub fn geometry(logical_block_bytes: u32) -> Geometry {
     Geometry {
         logical_block_bytes,
         physical_block_bytes: 4096,
+        granularity_bytes: 4096,
         blocks: u64::from(DISK_BYTES / logical_block_bytes),
         read_only: false,
         write_cache: true,

@@ -3,7 +3,7 @@
 
 use super::transfer::COMPARE_AND_WRITE_BLOCKS_MAX;
 use super::{
-    LogicalUnit, Outcome, TRANSFER_BYTES_MAX, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX,
+    LogicalUnit, Outcome, PAGE_BYTES, TRANSFER_BYTES_MAX, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX,
     WRITE_SAME_BYTES_MAX, allocated, invalid_field,
 };
 use crate::wire::scsi::{
@@ -56,15 +56,16 @@ impl LogicalUnit {
 
     fn block_limits(&self) -> BlockLimits {
         let thin = self.store.can_discard();
+        let granularity = (1 << self.physical_exponent).max(PAGE_BYTES / self.block_bytes);
         BlockLimits {
             write_same_non_zero: true,
             compare_and_write_max: COMPARE_AND_WRITE_BLOCKS_MAX,
-            transfer_granularity: 1 << self.physical_exponent,
+            transfer_granularity: u16::try_from(granularity).unwrap_or(u16::MAX),
             transfer_max: TRANSFER_BYTES_MAX / self.block_bytes,
             transfer_optimal: TRANSFER_BYTES_OPTIMAL / self.block_bytes,
             unmap_blocks_max: if thin { UNMAP_BLOCKS_MAX } else { 0 },
             unmap_descriptors_max: if thin { UNMAP_DESCRIPTORS_MAX } else { 0 },
-            unmap_granularity: if thin { 1 << self.physical_exponent } else { 0 },
+            unmap_granularity: if thin { granularity } else { 0 },
             unmap_alignment: thin.then_some(0),
             write_same_max: u64::from(WRITE_SAME_BYTES_MAX / self.block_bytes),
         }

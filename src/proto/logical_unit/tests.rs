@@ -253,6 +253,7 @@ fn inquiry_pages_and_their_truncation() {
     );
     let limits = BlockLimits::parse(&data(ask(true, 0xb0, 255))).unwrap();
     assert_eq!((limits.transfer_max, limits.transfer_granularity), (16384, 8));
+    assert_eq!((limits.unmap_granularity, limits.unmap_alignment), (8, Some(0)));
     let thin = LogicalBlockProvisioning::parse(&data(ask(true, 0xb2, 255))).unwrap();
     assert!(thin.unmap && thin.reads_zero);
     assert_eq!(sense(ask(true, 0x85, 255)), invalid_field(2, None));
@@ -288,8 +289,9 @@ fn capacities_with_512_and_4096() {
     let capacity = data(unit.execute(&Cdb::ReadCapacity16 { allocation: 32 }.emit(), &[]));
     let capacity = Capacity16::parse(&capacity).unwrap();
     assert_eq!((capacity.last_lba, capacity.block_bytes), (BLOCKS - 1, 512));
-    assert_eq!((capacity.physical_exponent, capacity.provisioned), (3, true));
-    let large = Options { logical_block_bytes: 4096, ..Options::default() };
+    assert_eq!((capacity.physical_exponent, capacity.provisioned), (0, true));
+    let large =
+        Options { logical_block_bytes: 4096, physical_block_bytes: 4096, ..Options::default() };
     let (unit, _) = unit_with(large);
     let capacity = data(unit.execute(&Cdb::ReadCapacity10.emit(), &[]));
     let expected = Capacity10 { last_lba: (BLOCKS / 8 - 1) as u32, block_bytes: 4096 };
@@ -542,7 +544,8 @@ fn lba_status_tells_what_was_freed() {
 #[test]
 fn lba_status_of_blocks_that_are_larger_than_what_is_freed() {
     let store = Arc::new(MemoryStore::new(8 * 4096));
-    let options = Options { logical_block_bytes: 4096, ..Options::default() };
+    let options =
+        Options { logical_block_bytes: 4096, physical_block_bytes: 4096, ..Options::default() };
     let unit = LogicalUnit::new(store.clone(), NAME, b"disk", options).unwrap();
     store.write_at(&[1; 512], 4096 + 1024).unwrap();
     let answer = data(unit.execute(&Cdb::GetLbaStatus { lba: 0, allocation: 255 }.emit(), &[]));
