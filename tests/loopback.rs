@@ -100,6 +100,13 @@ fn only_who_knows_the_secret_gets_the_disk_and_nobody_sees_it() {
         assert!(said.contains("the target refused our name or secret (0x0201)"), "{said}");
         let said = discover(&["--secrets", &fooled]);
         assert!(said.contains("could not prove that it knows its own secret"), "{said}");
+        for (file, words) in
+            [(&wrong, "refused our name or secret (0x0201)"), (&fooled, "could not prove")]
+        {
+            let said = refused(&["attach", "--secrets", file, &target.uri(0)]);
+            assert!(said.contains(words), "{said}");
+            nothing_is_left();
+        }
         fs::set_permissions(&wrong, fs::Permissions::from_mode(0o640)).unwrap();
         let said = discover(&["--secrets", &wrong]);
         assert!(said.contains("its mode is 0640") && said.contains("chmod 600"), "{said}");
@@ -301,40 +308,98 @@ fn what_is_wrong_is_said_and_ctrl_c_leaves_nothing() {
                 target.uri(5),
                 format!(
                     "disk {NAME} at {address}: the target has no LUN 5: check the LUN in the root \
-                     path, and whether it is meant in hexadecimal; try 1, again in 1 s"
+                     path, and whether it is meant in hexadecimal"
                 ),
             ),
             (
                 format!("iscsi://{address}/iqn.2026-11.example:other/0"),
                 format!(
                     "disk iqn.2026-11.example:other at {address}: login refused: no target of that \
-                     name: compare it with what `lunboot discover` lists (0x0203); try 1, again in \
-                     1 s"
-                ),
-            ),
-            (
-                // Port 1 of this machine: nobody listens.
-                format!("iscsi://127.0.0.1:1/{NAME}/0"),
-                format!(
-                    "disk {NAME} at 127.0.0.1:1: connect to 127.0.0.1:1: Connection refused (os \
-                     error 111): the host is there, but nothing listens on that port; try 1, again \
-                     in 1 s"
+                     name: compare it with what `lunboot discover` lists (0x0203)"
                 ),
             ),
         ];
         for (uri, message) in uris {
-            let (mut child, line) = waiting_attach(&uri);
-            assert_eq!(line, format!("lunboot: warning: {message}\n"));
-            assert_eq!(daemons(), 1);
-            kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-            assert!(!child.wait().unwrap().success());
-            wait_until("the end of the daemon", || daemons() == 0);
-            assert!(!Path::new("/dev/ublkc0").exists());
-            let mut path = String::new();
-            child.stdout.take().unwrap().read_to_string(&mut path).unwrap();
-            assert_eq!(path, "");
+            assert_eq!(refused(&["attach", &uri]), format!("lunboot: error: {message}"));
+            nothing_is_left();
         }
         target.stop();
+
+        // Port 1 of this machine: nobody listens, which may change.
+        let uri = format!("iscsi://127.0.0.1:1/{NAME}/0");
+        let message = format!(
+            "disk {NAME} at 127.0.0.1:1: connect to 127.0.0.1:1: Connection refused (os error \
+             111): the host is there, but nothing listens on that port"
+        );
+        let (mut child, line) = waiting_attach(&uri);
+        assert_eq!(line, format!("lunboot: warning: {message}; try 1, again in 1 s\n"));
+        assert_eq!(daemons(), 1);
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert!(!child.wait().unwrap().success());
+        nothing_is_left();
+        let mut path = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut path).unwrap();
+        assert_eq!(path, "");
+
+        let said = refused(&["attach", "--timeout", "2", &uri]);
+        let last = said.lines().last().unwrap();
+        assert_eq!(last, format!("lunboot: error: {message}; given up after 2 s"), "{said}");
+        nothing_is_left();
+    });
+}
+
+fn nothing_is_left() {
+    wait_until("the end of the daemon", || daemons() == 0);
+    assert!(!Path::new("/dev/ublkc0").exists());
+    assert_eq!(lunboot(&["status"]), "nothing is attached");
+}
+
+/// Requests fail after the limit, and the disk is not dead.
+#[test]
+fn requests_do_not_wait_longer_than_they_may() {
+    inside("requests_do_not_wait_longer_than_they_may", || {
+        for driver in ["ublk", "nbd"] {
+            let file = random_file("disk", 16, 8);
+            let before = fs::read(&file).unwrap();
+            let mut target = Target::start(&[], &[&file]);
+            let disk = Attached::new(&target, 0, &["--block", driver, "--io-timeout", "3"]);
+            assert_eq!(disk.status("I/O timeout"), "3 s");
+            let device = open(&disk.path, O_DIRECT);
+            let mut data = Aligned::new(4096);
+            data.get().fill(7);
+            device.write_all_at(data.get(), 0).unwrap();
+            target.kill();
+            let lost = Instant::now();
+            let error = device.read_exact_at(data.get(), 1 << 20).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(5), "{error}");
+            let waited = lost.elapsed();
+            assert!(waited > Duration::from_millis(2900), "{waited:?}");
+            assert!(disk.status("state").starts_with("failing"));
+            // At once from now on: far fewer than one in three seconds.
+            let failing = Instant::now();
+            for at in 0..20 {
+                device.write_all_at(data.get(), at * 4096).unwrap_err();
+            }
+            assert!(failing.elapsed() < Duration::from_secs(30), "{:?}", failing.elapsed());
+            device.sync_all().unwrap_err();
+            let log = run("dmesg", &[]);
+            let said = "away for 3 s: 1 requests have failed, and others fail at once";
+            assert_eq!(log.matches(said).count(), usize::from(driver == "nbd") + 1, "{log}");
+
+            target.start_again();
+            wait_until("the disk to be back", || disk.status("state") == "logged in");
+            device.read_exact_at(data.get(), 1 << 20).unwrap();
+            assert!(data.get()[..] == before[1 << 20..][..4096]);
+            data.get().fill(9);
+            device.write_all_at(data.get(), 4096).unwrap();
+            device.sync_all().unwrap();
+            drop(device);
+            let after = fs::read(&file).unwrap();
+            assert_eq!((&after[..4096], &after[4096..8192]), (&[7; 4096][..], &[9; 4096][..]));
+            assert!(after[8192..] == before[8192..], "a write came after its failure");
+            disk.detach();
+            target.stop();
+        }
     });
 }
 

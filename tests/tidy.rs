@@ -151,6 +151,7 @@ const ROOMS: &[Room] = &[
             "secrets",
             "wire::root_path",
             "wire::digest_choice",
+            "wire::time_limit",
             // What a target is made of is put together from its arguments.
             "store",
             "proto::target::TargetConfig",

@@ -1,5 +1,6 @@
 //! Starts the storage daemon for a disk and waits until its device is there.
 
+use std::collections::HashSet;
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,7 +16,7 @@ use crate::boot::modules::Modules;
 use crate::boot::survive;
 use crate::daemon::{Config, Report};
 use crate::net::tcp;
-use crate::wire::root_path::{Host, RootPath};
+use crate::wire::root_path::{Host, Portal, RootPath};
 
 /// A disk that was attached.
 #[derive(Clone, Debug)]
@@ -55,20 +56,41 @@ pub fn load_drivers(modules: &mut Modules, choice: BlockChoice) -> Preference {
     preference
 }
 
-/// The addresses of the target. A name is looked up; several addresses are tried in turn.
-pub fn portals(root_path: &RootPath) -> Result<Vec<SocketAddr>, String> {
-    let host = root_path.server.as_ref().ok_or("the root path names no server")?;
+/// The addresses of the target, each once: those of the root path, then those of `others`. A name
+/// is looked up, and may have several. What cannot be found is told, and is an error only if
+/// nothing is left.
+pub fn portals(root_path: &RootPath, others: &[Portal]) -> Result<Vec<SocketAddr>, String> {
+    let server = root_path.server.as_ref().ok_or("the root path names no server")?;
+    let others = others.iter().map(|portal| (&portal.host, portal.port));
+    let mut portals = Vec::new();
+    let mut failures = Vec::new();
+    for (host, port) in std::iter::once((server, root_path.port)).chain(others) {
+        match addresses(host, port) {
+            Ok(addresses) => portals.extend(addresses),
+            Err(text) => failures.push(text),
+        }
+    }
+    if portals.is_empty() {
+        return Err(failures.join("; "));
+    }
+    failures.iter().for_each(|text| warn!("{text}; going on without"));
+    let mut known = HashSet::new();
+    portals.retain(|portal| known.insert(*portal));
+    Ok(portals)
+}
+
+fn addresses(host: &Host, port: u16) -> Result<Vec<SocketAddr>, String> {
     match host {
         Host::V6 { address, zone: Some(zone) } => {
             let index = link_index(zone)
                 .ok_or_else(|| format!("{host}: there is no link {zone}: check the zone"))?;
-            Ok(vec![SocketAddrV6::new(*address, root_path.port, 0, index).into()])
+            Ok(vec![SocketAddrV6::new(*address, port, 0, index).into()])
         }
         Host::V4(_) | Host::V6 { .. } => {
             let address = host.address().expect("it is an address");
-            Ok(vec![SocketAddr::new(address, root_path.port)])
+            Ok(vec![SocketAddr::new(address, port)])
         }
-        Host::Name(name) => tcp::resolve(name, root_path.port).map_err(|error| error.to_string()),
+        Host::Name(name) => tcp::resolve(name, port).map_err(|error| error.to_string()),
     }
 }
 
@@ -83,7 +105,8 @@ fn link_index(zone: &str) -> Option<u32> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Starts the daemon and waits for its device, for as long as the daemon tries.
+/// Starts the daemon and waits for its device, for as long as the daemon tries: for ever, if its
+/// configuration says nothing else. With an error nothing is left of it.
 pub fn attach(config: &Config) -> Result<Attached, String> {
     let began = Instant::now();
     let (ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
@@ -116,5 +139,29 @@ pub fn attach(config: &Config) -> Result<Attached, String> {
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::root_path::Dialect;
+
+    use super::*;
+
+    #[test]
+    fn each_address_is_one_portal_and_what_cannot_be_found_is_left_out() {
+        let find = |server: &str, others: &[&str]| {
+            let text = format!("iscsi://{server}/iqn.2026-11.example:disk/0");
+            let root_path = RootPath::parse(&text, Dialect::Rfc4173).unwrap();
+            let others: Vec<_> = others.iter().map(|text| Portal::parse(text).unwrap()).collect();
+            let portals = portals(&root_path, &others);
+            portals.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        let all = find("192.0.2.1", &["192.0.2.2:99", "192.0.2.1:3260", "[2001:db8::1]"]);
+        assert_eq!(all.unwrap(), "192.0.2.1:3260 192.0.2.2:99 [2001:db8::1]:3260");
+        let lost = "[fe80::1%no-such-link]";
+        assert_eq!(find(lost, &["192.0.2.2"]).unwrap(), "192.0.2.2:3260");
+        let error = find(lost, &[lost]).unwrap_err();
+        assert_eq!(error.matches("there is no link no-such-link").count(), 2, "{error}");
     }
 }

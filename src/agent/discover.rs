@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -16,13 +16,19 @@ use crate::secrets;
 use crate::wire::digest_choice::DigestChoices;
 use crate::wire::pdu::Isid;
 
-/// Asks each address in turn until one answers; the error names all that did not.
+/// Longest time that one address may take to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks each address in turn until one answers, for at most `limit` in all; the error names all
+/// that did not.
 pub fn discover(
     portals: &[SocketAddr],
     initiator: &str,
     digests: DigestChoices,
     chap: Option<&Chap>,
+    limit: Duration,
 ) -> Result<Vec<DiscoveredTarget>, String> {
+    let deadline = Instant::now() + limit;
     let mut failures = Vec::new();
     for portal in portals {
         let config = LoginConfig {
@@ -34,7 +40,7 @@ pub fn discover(
         };
         let mut discovery = Discovery::new(config, Patience::default());
         loop {
-            match ask(*portal, &mut discovery) {
+            match ask(*portal, &mut discovery, deadline) {
                 Ok(targets) => return Ok(targets),
                 // Once more, with a shorter list of CHAP algorithms.
                 Err(_) if discovery.handle_disconnected() => {}
@@ -48,8 +54,12 @@ pub fn discover(
     Err(failures.join("; "))
 }
 
-fn ask(portal: SocketAddr, discovery: &mut Discovery) -> Result<Vec<DiscoveredTarget>, String> {
-    let mut stream = connect(portal)?;
+fn ask(
+    portal: SocketAddr,
+    discovery: &mut Discovery,
+    deadline: Instant,
+) -> Result<Vec<DiscoveredTarget>, String> {
+    let mut stream = connect(portal, deadline)?;
     discovery.handle_connected(secrets::challenge(), Instant::now());
     let shown = |error: Error| error.to_string();
     loop {
@@ -68,7 +78,11 @@ fn ask(portal: SocketAddr, discovery: &mut Discovery) -> Result<Vec<DiscoveredTa
         }
         let has_more = discovery.poll_transmit(&mut [&[][..]; 1]) > 0;
         let out = if has_more { PollFlags::OUT } else { PollFlags::empty() };
-        wait(&stream, PollFlags::IN | out, discovery.next_deadline());
+        let until = discovery.next_deadline().map_or(deadline, |own| own.min(deadline));
+        wait(&stream, PollFlags::IN | out, until);
+        if Instant::now() >= deadline {
+            return Err("the target has not answered in time".into());
+        }
         match stream.read(discovery.recv_space()) {
             Ok(0) => return Err("closed by the target".into()),
             Ok(count) => discovery.received(count, Instant::now()).map_err(shown)?,
@@ -79,13 +93,13 @@ fn ask(portal: SocketAddr, discovery: &mut Discovery) -> Result<Vec<DiscoveredTa
     }
 }
 
-fn connect(portal: SocketAddr) -> Result<std::net::TcpStream, String> {
+fn connect(portal: SocketAddr, deadline: Instant) -> Result<std::net::TcpStream, String> {
     let now = Instant::now();
-    let deadline = now + std::time::Duration::from_secs(10);
+    let deadline = deadline.min(now + CONNECT_TIMEOUT);
     let mut connecting =
         tcp::connect(portal, Origin::default(), now, deadline).map_err(|e| e.to_string())?;
     loop {
-        wait(&connecting.fd(), PollFlags::OUT, Some(connecting.deadline()));
+        wait(&connecting.fd(), PollFlags::OUT, connecting.deadline());
         match connecting.poll_stream(Instant::now()) {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => return Err(error.to_string()),
@@ -94,9 +108,9 @@ fn connect(portal: SocketAddr) -> Result<std::net::TcpStream, String> {
     }
 }
 
-fn wait(fd: &impl std::os::fd::AsFd, flags: PollFlags, deadline: Option<Instant>) {
-    let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+fn wait(fd: &impl std::os::fd::AsFd, flags: PollFlags, deadline: Instant) {
+    let timeout = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(timeout).ok();
     // An interrupted wait is a short one.
     let _ = poll(&mut [PollFd::new(fd, flags)], timeout.as_ref());
 }

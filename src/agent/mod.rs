@@ -1,13 +1,15 @@
 //! The boot journey: configure, network, disk, root, hand over.
 //!
 //! [`init`] is read top to bottom. Whatever fails is said in one line with the step, the value and
-//! what to check; then it waits and tries again, for ever: nobody may be there to press a key.
+//! what to check; then it waits and tries again, for ever: nobody may be there to press a key. Only
+//! the way to the disk can have a limit, for those who would rather have the machine restart.
 
 mod attach;
 mod discover;
 mod identity;
 mod network;
 mod rescue;
+mod resolver;
 
 use std::ffi::OsString;
 use std::fs;
@@ -25,6 +27,7 @@ use crate::boot::switch_root::{find_init, switch_root};
 use crate::boot::uevent::Uevents;
 use crate::boot::{find_root, kmsg};
 use crate::daemon;
+use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use attach::{Attached, DAEMON_COMMAND, attach, load_drivers, portals};
 pub use discover::discover;
@@ -44,7 +47,8 @@ struct Way {
 }
 
 /// The life of process 1 in the initramfs. `arguments` are handed on to the init of the root file
-/// system. It never returns: if it did, the kernel would panic.
+/// system. It never returns: if it did, the kernel would panic. That is what it wants when the disk
+/// is not there in time, as a kernel does that finds no root: `panic=` then restarts the machine.
 pub fn init(arguments: &[OsString]) -> ! {
     let began = Instant::now();
     let early = mount::mount_early();
@@ -61,7 +65,16 @@ pub fn init(arguments: &[OsString]) -> ! {
     let mut uevents = endlessly(&config, || Uevents::open().map_err(|e| format!("uevents: {e}")));
     let mut modules = endlessly(&config, open_modules);
     modules.coldplug();
-    let way = endlessly(&config, || find_disk(&config, &mut modules, &mut uevents));
+    let way = loop {
+        match find_disk_in_time(&config, &mut modules, &mut uevents) {
+            Ok(way) => break way,
+            Err(text) => error!("{text}"),
+        }
+        if !config.shell {
+            std::process::exit(1);
+        }
+        rescue::shell();
+    };
     let attached_at = Instant::now();
     let path = &way.attached.path;
     endlessly(&config, || mount_root(&config, path, &mut modules, &mut uevents));
@@ -75,7 +88,8 @@ pub fn init(arguments: &[OsString]) -> ! {
 }
 
 /// Attaches the disk that the kernel command line names, for a hook in a distribution's image,
-/// which mounts by itself. `Ok(None)` if the command line asks for nothing.
+/// which mounts by itself. `Ok(None)` if the command line asks for nothing. It fails only if the
+/// command line limits the time.
 pub fn attach_at_boot() -> Result<Option<Attached>, String> {
     let config = read_command_line();
     if !config.asked {
@@ -87,7 +101,7 @@ pub fn attach_at_boot() -> Result<Option<Attached>, String> {
     let mut modules = open_modules()?;
     modules.coldplug();
     let began = Instant::now();
-    let way = endlessly(&config, || find_disk(&config, &mut modules, &mut uevents));
+    let way = find_disk_in_time(&config, &mut modules, &mut uevents)?;
     report_times(&way, Duration::ZERO, began.elapsed());
     Ok(Some(way.attached))
 }
@@ -105,18 +119,32 @@ fn open_modules() -> Result<Modules, String> {
     Modules::open(&text).map_err(|error| error.to_string())
 }
 
+/// The way to the disk, tried until `lunboot.timeout=` is over.
+fn find_disk_in_time(
+    config: &BootConfig,
+    modules: &mut Modules,
+    uevents: &mut Uevents,
+) -> Result<Way, String> {
+    let limit = config.limits.attach.seconds().map(|seconds| Duration::from_secs(seconds.into()));
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    until(config, deadline, || find_disk(config, modules, uevents, deadline)).map_err(|text| {
+        format!("{text}; no disk within the {} s of lunboot.timeout=", config.limits.attach)
+    })
+}
+
 /// Network, target, daemon: the way to the disk.
 fn find_disk(
     config: &BootConfig,
     modules: &mut Modules,
     uevents: &mut Uevents,
+    deadline: Option<Instant>,
 ) -> Result<Way, String> {
-    let network = network::bring_up(config, modules, uevents).map_err(|error| error.to_string())?;
+    let network = network::bring_up(config, modules, uevents, deadline)?;
     let root_path = identity::root_path(config, &network)?;
     let block = load_drivers(modules, config.block);
     let target = root_path.target.as_str().to_owned();
     let attached = attach(&daemon::Config {
-        portals: portals(&root_path)?,
+        portals: portals(&root_path, &config.portals)?,
         link_index: NonZeroU32::new(network.link.index),
         initiator: initiator_name(config, Some(&network)),
         isid: isid(&target, root_path.lun),
@@ -124,6 +152,8 @@ fn find_disk(
         lun: root_path.lun,
         block,
         digests: config.digests,
+        limits: TimeLimits { attach: left(deadline), ..config.limits },
+        refusals: false,
         read_only: false,
         chap: identity::chap_of_image()?,
     })?;
@@ -145,18 +175,43 @@ fn mount_root(
     Ok(())
 }
 
-/// Does a step until it succeeds; says why it did not, offers a shell if one was asked for, waits.
-fn endlessly<T>(config: &BootConfig, mut step: impl FnMut() -> Result<T, String>) -> T {
+/// What is left of the time, in whole seconds.
+fn left(deadline: Option<Instant>) -> TimeLimit {
+    deadline.map_or(TimeLimit::Never, |deadline| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        TimeLimit::Seconds((left.as_secs() as u32).saturating_add(1))
+    })
+}
+
+/// Does a step until it succeeds.
+fn endlessly<T>(config: &BootConfig, step: impl FnMut() -> Result<T, String>) -> T {
+    until(config, None, step).expect("without a deadline there is no end")
+}
+
+/// Does a step until it succeeds or the time is over; then its last error is the result. Says why
+/// it did not succeed, offers a shell if one was asked for, waits.
+fn until<T>(
+    config: &BootConfig,
+    deadline: Option<Instant>,
+    mut step: impl FnMut() -> Result<T, String>,
+) -> Result<T, String> {
     let mut pause = RETRY.0;
     loop {
-        match step() {
-            Ok(value) => return value,
-            Err(text) => error!("{text}; trying again in {} s", pause.as_secs()),
+        let text = match step() {
+            Ok(value) => return Ok(value),
+            Err(text) => text,
+        };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_none_or(|left| left > pause) {
+            error!("{text}; trying again in {} s", pause.as_secs());
+            if config.shell {
+                rescue::shell();
+            }
         }
-        if config.shell {
-            rescue::shell();
+        std::thread::sleep(left.map_or(pause, |left| left.min(pause)));
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(text);
         }
-        std::thread::sleep(pause);
         pause = (pause * 2).min(RETRY.1);
     }
 }

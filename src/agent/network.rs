@@ -1,17 +1,18 @@
 //! Brings up the network that leads to the disk: every link at once, the first that answers wins.
 //!
-//! It waits for ever, by events: links and devices may appear late, a switch may keep its port shut
-//! for a minute. What it waits for is said every time the wait has doubled, from ten seconds on.
+//! It waits by events, for ever if there is no limit: links and devices may appear late, a switch
+//! may keep its port shut for a minute. What it waits for is said every time the wait has doubled,
+//! from ten seconds on.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::resolver;
 use crate::boot::cmdline::{BootConfig, Mac, Method};
 use crate::boot::ip_argument::{Device, IpArgument};
 use crate::boot::modules::Modules;
@@ -69,32 +70,40 @@ struct Search<'a> {
     candidates: HashMap<u32, Candidate>,
     began: Instant,
     report_at: Instant,
+    deadline: Option<Instant>,
 }
 
-/// Waits until a link has an address that can lead to the disk.
+/// Waits until a link has an address that can lead to the disk; at the deadline, if there is one,
+/// the error says what is missing.
 pub(super) fn bring_up(
     config: &BootConfig,
     modules: &mut Modules,
     uevents: &mut Uevents,
-) -> Result<Network, link::Error> {
+    deadline: Option<Instant>,
+) -> Result<Network, String> {
     let began = Instant::now();
+    let shown = |error: link::Error| error.to_string();
     let mut search = Search {
         config,
-        links: Links::open()?,
+        links: Links::open().map_err(shown)?,
         uevents,
         modules,
         candidates: HashMap::new(),
         began,
         report_at: began + REPORT_AFTER,
+        deadline,
     };
-    let links = search.links.list()?;
+    let links = search.links.list().map_err(shown)?;
     for link in links {
         search.consider(link);
     }
     loop {
-        if let Some(network) = search.drain()? {
+        if let Some(network) = search.drain().map_err(shown)? {
             search.release_others(network.link.index);
             return Ok(network);
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(search.missing().join("; "));
         }
         search.wait();
     }
@@ -248,7 +257,7 @@ impl Search<'_> {
             self.add_route(link, Ipv4Addr::UNSPECIFIED, 0, router);
         }
         info!("{}: {address}/{prefix_len} as ip= says", link.name);
-        write_resolver(self.config, None);
+        resolver::write(self.config, None);
         Ok(())
     }
 
@@ -272,7 +281,7 @@ impl Search<'_> {
             self.add_route(link, route.destination, route.prefix_len, route.router);
         }
         info!("{}: {}/{} from {}", link.name, lease.address, lease.prefix_len, lease.server);
-        write_resolver(self.config, Some(lease));
+        resolver::write(self.config, Some(lease));
         Ok(())
     }
 
@@ -312,7 +321,7 @@ impl Search<'_> {
         let now = Instant::now();
         let clients = self.candidates.values().filter_map(|candidate| candidate.dhcp.as_ref());
         let deadlines = clients.clone().filter_map(|dhcp| dhcp.client.next_deadline());
-        let deadline = deadlines.chain([self.report_at]).min();
+        let deadline = deadlines.chain([self.report_at]).chain(self.deadline).min();
         let mut fds: Vec<PollFd<'_>> =
             [self.links.fd(), self.uevents.fd()].map(readable).into_iter().collect();
         fds.extend(clients.map(|dhcp| readable(dhcp.port.fd())));
@@ -328,27 +337,35 @@ impl Search<'_> {
         if now < self.report_at {
             return;
         }
-        let waited = now - self.began;
-        self.report_at = now + waited;
-        let seconds = waited.as_secs();
-        if self.candidates.is_empty() {
-            warn!(
-                "no network link after {seconds} s: {}; waiting for one to appear",
-                devices_without_driver()
-            );
-            return;
+        self.report_at = now + (now - self.began);
+        for text in self.missing() {
+            warn!("{text}; waiting");
         }
-        for candidate in self.candidates.values() {
+    }
+
+    /// What is missing on the way, for each link.
+    fn missing(&self) -> Vec<String> {
+        let seconds = self.began.elapsed().as_secs();
+        if self.candidates.is_empty() {
+            return vec![format!(
+                "no network link after {seconds} s: {}",
+                devices_without_driver()
+            )];
+        }
+        let missing = self.candidates.values().filter_map(|candidate| {
             let name = format!("{} ({})", candidate.link.name, shown_mac(&candidate.link));
             if candidate.carrier_at.is_none() {
-                warn!("{name}: no carrier after {seconds} s: check cable and switch; waiting");
-            } else if candidate.dhcp.is_some() {
-                warn!(
-                    "{name}: no usable DHCP answer after {seconds} s: is there a server, does the \
-                     switch forward yet (spanning tree)? still asking"
-                );
+                Some(format!("{name}: no carrier after {seconds} s: check cable and switch"))
+            } else {
+                candidate.dhcp.as_ref().map(|_| {
+                    format!(
+                        "{name}: no usable DHCP answer after {seconds} s: check the server, and \
+                         whether the switch forwards yet (spanning tree)"
+                    )
+                })
             }
-        }
+        });
+        missing.collect()
     }
 }
 
@@ -433,27 +450,6 @@ fn advance_dhcp(dhcp: &mut Dhcp, link: &Link, root_path_wanted: bool) -> Option<
 
 fn has_root_path(lease: &Lease) -> bool {
     std::str::from_utf8(&lease.options.root_path).is_ok_and(RootPath::is_iscsi)
-}
-
-/// The resolver of the C library reads this file; without name servers there is nothing to write.
-fn write_resolver(config: &BootConfig, lease: Option<&Lease>) {
-    let leased = lease.into_iter().flat_map(|lease| &lease.options.name_servers);
-    let given = config.ip.iter().flat_map(|ip| &ip.nameservers).chain(&config.nameservers);
-    let text: String = given
-        .map(ToString::to_string)
-        .chain(leased.map(ToString::to_string))
-        .map(|server| format!("nameserver {server}\n"))
-        .collect();
-    if text.is_empty() {
-        return;
-    }
-    let write = || -> io::Result<()> {
-        fs::create_dir_all("/etc")?;
-        fs::write("/etc/resolv.conf", &text)
-    };
-    if let Err(error) = write() {
-        warn!("/etc/resolv.conf: {error}: the server can only be named by its address");
-    }
 }
 
 /// Network devices on the PCI bus that no driver has taken, for the person who has to add one.

@@ -1,4 +1,7 @@
 //! `lunboot`: boot agent, initiator, rescue tool.
+//!
+//! Arguments to values, and results to exit codes and lines; process 1 and the storage daemon are
+//! this program too, and are told by the way in which they were started.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -21,9 +24,13 @@ use lunboot::net::tcp;
 use lunboot::proto::chap::Chap;
 use lunboot::wire::digest_choice::{DigestChoice, DigestChoices};
 use lunboot::wire::root_path::{Dialect, IscsiName, Portal, RootPath};
+use lunboot::wire::time_limit::{self, TimeLimit, TimeLimits};
 
 /// Of open(2): only if nobody else has the block device mounted or open like this.
 const O_EXCL: i32 = 0o200;
+
+/// Longest time that `discover` takes: the answer to a login alone may take a minute.
+const DISCOVER_SECONDS: u32 = 90;
 
 /// Attaches iSCSI disks, and boots machines from them.
 #[derive(FromArgs)]
@@ -78,6 +85,22 @@ struct Attach {
     /// file with our name and secret for CHAP, of mode 0600
     #[argh(option, arg_name = "file")]
     secrets: Option<PathBuf>,
+    /// another way to the same target, HOST[:PORT]; may be given several times
+    #[argh(option, arg_name = "host")]
+    portal: Vec<String>,
+    /// seconds until the disk must be there, or never (the default)
+    #[argh(option, arg_name = "seconds")]
+    timeout: Option<String>,
+    /// seconds that reads and writes wait for a target that is away before they fail, or never (the
+    /// default)
+    #[argh(option, arg_name = "seconds")]
+    io_timeout: Option<String>,
+    /// seconds of silence after which the target is asked whether it is there (default: 5)
+    #[argh(option, arg_name = "seconds")]
+    ping_interval: Option<String>,
+    /// seconds that its answer may take (default: 5, and 4 if there is another portal)
+    #[argh(option, arg_name = "seconds")]
+    ping_timeout: Option<String>,
     /// iscsi://HOST[:PORT]/TARGET/LUN with a decimal LUN, or a root path as in RFC 4173 with a
     /// hexadecimal one: iscsi:HOST::PORT:LUN:TARGET (default: port 3260, LUN 0)
     #[argh(positional)]
@@ -113,6 +136,9 @@ struct Discover {
     /// file with our name and secret for CHAP, of mode 0600
     #[argh(option, arg_name = "file")]
     secrets: Option<PathBuf>,
+    /// seconds until the answer must be there (default: 90)
+    #[argh(option, arg_name = "seconds")]
+    timeout: Option<String>,
     /// HOST, HOST:PORT or [IPV6]:PORT (default: port 3260)
     #[argh(positional)]
     host: String,
@@ -200,7 +226,7 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
     refuse_twice(&target, root_path.lun)?;
     let mut modules = Modules::open("").map_err(|error| error.to_string())?;
     let attached = agent::attach(&daemon::Config {
-        portals: agent::portals(&root_path)?,
+        portals: agent::portals(&root_path, &portals(&attach.portal)?)?,
         link_index: None,
         initiator: initiator(attach.initiator.as_deref())?,
         isid: agent::isid(&target, root_path.lun),
@@ -208,6 +234,8 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
         lun: root_path.lun,
         block: agent::load_drivers(&mut modules, block),
         digests: digests(&attach.header_digest, &attach.data_digest)?,
+        limits: limits(attach)?,
+        refusals: true,
         read_only: attach.read_only,
         chap: chap(attach.secrets.as_deref())?,
     })?;
@@ -234,6 +262,29 @@ fn initiator(given: Option<&str>) -> Result<String, String> {
         config.initiator = Some(name);
     }
     Ok(agent::initiator_name(&config, None))
+}
+
+fn portals(given: &[String]) -> Result<Vec<Portal>, String> {
+    let portals = given.iter().map(|text| Portal::parse(text));
+    portals.collect::<Result<_, _>>().map_err(|error| format!("--portal: {error}"))
+}
+
+fn limits(attach: &Attach) -> Result<TimeLimits, String> {
+    let limit = |option, given: &Option<String>| match given {
+        Some(text) => TimeLimit::parse(text).map_err(|error| format!("{option}: {error}")),
+        None => Ok(TimeLimit::Never),
+    };
+    Ok(TimeLimits {
+        attach: limit("--timeout", &attach.timeout)?,
+        io: limit("--io-timeout", &attach.io_timeout)?,
+        ping_interval: seconds("--ping-interval", &attach.ping_interval)?,
+        ping_timeout: seconds("--ping-timeout", &attach.ping_timeout)?,
+    })
+}
+
+fn seconds(option: &str, given: &Option<String>) -> Result<Option<u32>, String> {
+    let seconds = given.as_ref().map(|text| time_limit::parse_seconds(text));
+    seconds.transpose().map_err(|error| format!("{option}: {error}"))
 }
 
 fn chap(path: Option<&Path>) -> Result<Option<Chap>, String> {
@@ -313,7 +364,9 @@ fn run_discover(discover: &Discover) -> Result<(), String> {
     let chap = chap(discover.secrets.as_deref())?;
     let name = initiator(discover.initiator.as_deref())?;
     let digests = digests(&discover.header_digest, &discover.data_digest)?;
-    let targets = agent::discover(&portals, &name, digests, chap.as_ref())?;
+    let limit = seconds("--timeout", &discover.timeout)?.unwrap_or(DISCOVER_SECONDS);
+    let limit = Duration::from_secs(limit.into());
+    let targets = agent::discover(&portals, &name, digests, chap.as_ref(), limit)?;
     if targets.is_empty() {
         return Err(format!("discover: {portal} has no target for us"));
     }

@@ -14,7 +14,8 @@ use std::str::FromStr;
 
 pub use super::ip_argument::{IpArgument, Mac, Method};
 use crate::wire::digest_choice::{DigestChoice, DigestChoices};
-use crate::wire::root_path::{self, Dialect, IscsiName, RootPath};
+use crate::wire::root_path::{self, Dialect, IscsiName, Portal, RootPath};
+use crate::wire::time_limit::{TimeLimit, TimeLimits, parse_seconds};
 
 /// Everything the command line said, typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,11 @@ pub struct BootConfig {
     /// `lunboot=iscsi:…` or, without that, `netroot=iscsi:…`, `root=iscsi:…`. `None` leaves it to
     /// DHCP option 17.
     pub target: Option<RootPath>,
+    /// Every `lunboot.portal=`, in order: other ways to the same target.
+    pub portals: Vec<Portal>,
+    /// `lunboot.timeout=`, `lunboot.io-timeout=`, `lunboot.ping-interval=` and
+    /// `lunboot.ping-timeout=`.
+    pub limits: TimeLimits,
     /// `lunboot.initiator=`: our own name.
     pub initiator: Option<IscsiName>,
     /// `lunboot.block=`: which kernel device to use.
@@ -113,6 +119,9 @@ impl BootConfig {
                 Some((key, value)) => (key, Some(value)),
                 None => (word.as_str(), None),
             };
+            // As with the kernel's own parameters, hyphen and underscore are the same.
+            let ours = key.starts_with("lunboot.").then(|| key.replace('_', "-"));
+            let key = ours.as_deref().unwrap_or(key);
             if let Err(reason) = config.take(key, value, &mut netroot) {
                 let word = printable(&root_path::without_credentials(&word));
                 config.rejected.push(Rejected { word, reason });
@@ -144,6 +153,17 @@ impl BootConfig {
             ("lunboot.initiator", Some(name)) => {
                 self.initiator = Some(IscsiName::parse(name).map_err(|error| error.to_string())?);
             }
+            ("lunboot.portal", Some(text)) => {
+                self.portals.push(Portal::parse(text).map_err(|error| error.to_string())?);
+            }
+            ("lunboot.timeout", Some(text)) => self.limits.attach = parse_limit(text)?,
+            ("lunboot.io-timeout", Some(text)) => self.limits.io = parse_limit(text)?,
+            ("lunboot.ping-interval", Some(text)) => {
+                self.limits.ping_interval = Some(parse_ping(text)?);
+            }
+            ("lunboot.ping-timeout", Some(text)) => {
+                self.limits.ping_timeout = Some(parse_ping(text)?);
+            }
             ("lunboot.header-digest", Some(value)) => self.digests.header = parse_digest(value)?,
             ("lunboot.data-digest", Some(value)) => self.digests.data = parse_digest(value)?,
             ("lunboot.block", Some(value)) => {
@@ -157,8 +177,10 @@ impl BootConfig {
             ("lunboot.shell", value) => self.shell = parse_switch(value)?,
             ("lunboot.debug", value) => self.debug = parse_switch(value)?,
             _ if key.starts_with("lunboot.") => {
-                return Err("is none of our options: lunboot.initiator=, lunboot.block=, \
-                            lunboot.shell, lunboot.debug"
+                return Err("is none of our options: lunboot.initiator=, lunboot.portal=, \
+                            lunboot.timeout=, lunboot.io-timeout=, lunboot.ping-interval=, \
+                            lunboot.ping-timeout=, lunboot.header-digest=, lunboot.data-digest=, \
+                            lunboot.block=, lunboot.shell, lunboot.debug"
                     .into());
             }
 
@@ -206,6 +228,14 @@ fn parse_target(text: &str, dialect: Dialect) -> Result<RootPath, String> {
 
 fn parse_digest(text: &str) -> Result<DigestChoice, String> {
     DigestChoice::parse(text).map_err(|error| error.rule.to_owned())
+}
+
+fn parse_limit(text: &str) -> Result<TimeLimit, String> {
+    TimeLimit::parse(text).map_err(|error| error.rule.to_owned())
+}
+
+fn parse_ping(text: &str) -> Result<u32, String> {
+    parse_seconds(text).map_err(|error| error.rule.to_owned())
 }
 
 fn parse_switch(value: Option<&str>) -> Result<bool, String> {
@@ -384,6 +414,26 @@ mod tests {
     }
 
     #[test]
+    fn portals_and_limits() {
+        let config = BootConfig::parse(
+            "lunboot lunboot.portal=192.0.2.2 lunboot.portal=[2001:db8::2]:99 lunboot.timeout=90 \
+             lunboot.io_timeout=never lunboot.io-timeout=120 lunboot.ping_interval=7 \
+             lunboot.ping-timeout=8",
+        );
+        assert_eq!(config.rejected, []);
+        let portals: Vec<String> = config.portals.iter().map(ToString::to_string).collect();
+        assert_eq!(portals, ["192.0.2.2:3260", "[2001:db8::2]:99"]);
+        let limits = TimeLimits {
+            attach: TimeLimit::Seconds(90),
+            io: TimeLimit::Seconds(120),
+            ping_interval: Some(7),
+            ping_timeout: Some(8),
+        };
+        assert_eq!(config.limits, limits);
+        assert_eq!(BootConfig::parse("lunboot").limits, TimeLimits::default());
+    }
+
+    #[test]
     fn a_line_that_does_not_mean_us_asks_for_nothing() {
         let line = "BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro quiet rd.neednet=1 iscsi_initiator=x";
         let config = BootConfig::parse(line);
@@ -402,6 +452,10 @@ mod tests {
             "lunboot.initiator=client1",
             "lunboot.block=floppy",
             "lunboot.shell=maybe",
+            "lunboot.portal=a:b:c",
+            "lunboot.timeout=0",
+            "lunboot.io_timeout=1m",
+            "lunboot.ping-interval=never",
             "lunboot.blcok=nbd",
             "ip=192.0.2.9",
             "BOOTIF=01-52-54",

@@ -12,6 +12,7 @@ use crate::block::Preference;
 use crate::proto::chap::{Chap, Credentials, Secret};
 use crate::wire::digest_choice::{DigestChoice, DigestChoices};
 use crate::wire::pdu::Isid;
+use crate::wire::time_limit::{TimeLimit, TimeLimits, parse_seconds};
 
 /// Everything the daemon needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,11 @@ pub struct Config {
     pub block: Preference,
     /// Which digests to offer.
     pub digests: DigestChoices,
+    /// When to stop waiting for the target, and how soon to ask whether it is there.
+    pub limits: TimeLimits,
+    /// Not to wait for the disk if the target refuses us for a reason that waiting does not change:
+    /// somebody is there to read it.
+    pub refusals: bool,
     /// Refuse writes whatever the target says.
     pub read_only: bool,
     /// How we prove who we are, and whether the target must.
@@ -70,6 +76,15 @@ impl Config {
         );
         line("header-digest", &self.digests.header.list());
         line("data-digest", &self.digests.data.list());
+        line("timeout", &self.limits.attach);
+        line("io-timeout", &self.limits.io);
+        if let Some(seconds) = self.limits.ping_interval {
+            line("ping-interval", &seconds);
+        }
+        if let Some(seconds) = self.limits.ping_timeout {
+            line("ping-timeout", &seconds);
+        }
+        line("refusals", &self.refusals);
         line("read-only", &self.read_only);
         if let Some(Chap { initiator, target }) = &self.chap {
             let mut credentials = |key: &str, known: &Credentials| {
@@ -95,10 +110,18 @@ impl Config {
             isid: Isid([0; 6]),
             block: Preference::Auto,
             digests: DigestChoices::default(),
+            limits: TimeLimits::default(),
+            refusals: false,
             read_only: false,
             chap: None,
         };
         let mut is_whole = false;
+        let limit = |place: &mut TimeLimit, value| {
+            TimeLimit::parse(value).map(|limit| *place = limit).is_ok()
+        };
+        let seconds = |place: &mut Option<u32>, value| {
+            parse_seconds(value).map(|seconds| *place = Some(seconds)).is_ok()
+        };
         for line in text.lines() {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
             let known = match key {
@@ -122,6 +145,11 @@ impl Config {
                 "data-digest" => {
                     DigestChoice::parse(value).map(|choice| config.digests.data = choice).is_ok()
                 }
+                "timeout" => limit(&mut config.limits.attach, value),
+                "io-timeout" => limit(&mut config.limits.io, value),
+                "ping-interval" => seconds(&mut config.limits.ping_interval, value),
+                "ping-timeout" => seconds(&mut config.limits.ping_timeout, value),
+                "refusals" => value.parse().map(|flag| config.refusals = flag).is_ok(),
                 "read-only" => value.parse().map(|flag| config.read_only = flag).is_ok(),
                 "chap-initiator" => credentials(value)
                     .map(|initiator| config.chap = Some(Chap { initiator, target: None }))
@@ -168,6 +196,13 @@ mod tests {
             isid: Isid([0x80, 1, 2, 3, 4, 5]),
             block: Preference::Nbd,
             digests: DigestChoices { header: DigestChoice::Always, data: DigestChoice::Never },
+            limits: TimeLimits {
+                attach: TimeLimit::Seconds(60),
+                io: TimeLimit::Seconds(120),
+                ping_interval: Some(7),
+                ping_timeout: None,
+            },
+            refusals: true,
             read_only: true,
             chap: Some(Chap {
                 initiator: credentials("node7 correct-horse-7").unwrap(),

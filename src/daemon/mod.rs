@@ -16,7 +16,7 @@ mod words;
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,9 +25,10 @@ use crate::block::{self, BlockDevice};
 use crate::boot::survive;
 use crate::proto::login::LoginConfig;
 use crate::proto::params::Offer;
-use crate::proto::session::{Event, Portal, Retry, Session, SessionConfig};
+use crate::proto::session::{Event, Limits, Portal, Retry, Session, SessionConfig};
 use crate::proto::{Disk, Patience};
 use crate::secrets;
+use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use config::{Config, TEXT_BYTES_MAX};
 use control::{Control, Question};
@@ -114,8 +115,9 @@ impl Daemon {
             portals: config.portals.iter().copied().map(Portal::from).collect(),
             login,
             lun: config.lun,
-            patience: Patience::default(),
+            patience: patience(&config),
             retry: Retry::default(),
+            limits: limits(&config),
             requests_max: usize::from(block::QUEUE_DEPTH),
             transfer_bytes_max: block::REQUEST_BYTES_MAX,
             unflushed_bytes_max: UNFLUSHED_BYTES_MAX,
@@ -324,6 +326,14 @@ impl Daemon {
                 "a completed write of {sectors} sectors at {start_sector} was lost by the target \
                  and could not be done again ({outcome:?}): the next flush fails"
             ),
+            Event::RequestsGivenUp { after, requests } => {
+                self.tell_requests_given_up(after, requests);
+            }
+            Event::GaveUp { error, after } => {
+                let text = self.words_of_the_end(&error, after);
+                self.report(|reporter| reporter.failed(&text));
+                return Err(text);
+            }
             Event::LoggedOut => self.stopping = Stopping::Done,
         }
         Ok(())
@@ -427,4 +437,22 @@ impl Daemon {
             }
         }
     }
+}
+
+fn patience(config: &Config) -> Patience {
+    let mut patience = Patience::default();
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    if let Some(interval) = config.limits.ping_interval {
+        patience.idle = seconds(interval);
+    }
+    if let Some(timeout) = config.limits.ping_timeout {
+        (patience.ping, patience.ping_with_spares) = (seconds(timeout), seconds(timeout));
+    }
+    patience
+}
+
+fn limits(config: &Config) -> Limits {
+    let limit = |limit: TimeLimit| limit.seconds().map(|s| Duration::from_secs(s.into()));
+    let TimeLimits { attach, io, .. } = config.limits;
+    Limits { attach: limit(attach), refusals: config.refusals, io: limit(io) }
 }

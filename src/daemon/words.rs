@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use log::warn;
+use log::{error, warn};
 
 use super::Daemon;
-use crate::proto::Error;
 use crate::proto::session::{Reason, Rung};
+use crate::proto::{Error, Patience};
 
 impl Daemon {
     pub(super) fn tell_recovery(&mut self, rung: Rung, reason: Reason) {
@@ -46,15 +46,44 @@ impl Daemon {
         if self.device.is_some() {
             // An outage of an hour must not fill the kernel's log: 1st, 2nd, 4th, 8th … failure.
             if attempt.is_power_of_two() {
-                warn!("{text}; I/O waits");
+                let what = if self.session.is_failing() { "fails" } else { "waits" };
+                warn!("{text}; I/O {what}");
             }
         } else if !self.report(|reporter| reporter.trouble(&text)) {
             warn!("{text}");
         }
     }
 
+    pub(super) fn tell_requests_given_up(&self, after: Duration, requests: usize) {
+        error!(
+            "disk {}: away for {} s: {requests} requests have failed, and others fail at once \
+             until it is back",
+            self.shown_disk(),
+            after.as_secs()
+        );
+    }
+
+    /// Why there will be no disk; `after` if that is for lack of time.
+    pub(super) fn words_of_the_end(&self, error: &Error, after: Option<Duration>) -> String {
+        let whom = self.shown_disk();
+        match after {
+            Some(after) => format!("disk {whom}: {error}; given up after {} s", after.as_secs()),
+            None => format!("disk {whom}: {error}"),
+        }
+    }
+
     pub(super) fn shown_portal(&self) -> String {
         self.session.portal().to_string()
+    }
+
+    fn shown_state(&self) -> &'static str {
+        if self.session.is_logged_in() {
+            "logged in"
+        } else if self.session.is_failing() {
+            "failing until the target is back"
+        } else {
+            "waiting for the target"
+        }
     }
 
     pub(super) fn status(&self) -> String {
@@ -68,15 +97,22 @@ impl Daemon {
             ("lun", format!("{:016x}", self.config.lun)),
             ("portal", self.shown_portal()),
             ("initiator", self.config.initiator.clone()),
-            (
-                "state",
-                if self.session.is_logged_in() { "logged in" } else { "waiting for the target" }
-                    .into(),
-            ),
+            ("state", self.shown_state().into()),
             ("up", format!("{} s", self.began.elapsed().as_secs())),
             ("reconnects", self.session.reconnects().to_string()),
             ("recoveries", self.recoveries.to_string()),
             ("requests", self.session.requests().to_string()),
+            (
+                "I/O timeout",
+                match self.config.limits.io.seconds() {
+                    Some(seconds) => format!("{seconds} s"),
+                    None => "never".into(),
+                },
+            ),
+            ("ping", {
+                let Patience { idle, ping, .. } = super::patience(&self.config);
+                format!("after {} s, answer within {} s", idle.as_secs(), ping.as_secs())
+            }),
             ("header digest", digest(agreed.digests.header).into()),
             ("data digest", digest(agreed.digests.data).into()),
             ("longest PDU", {

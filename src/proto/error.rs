@@ -85,6 +85,20 @@ pub struct LoginStatus {
     pub detail: u8,
 }
 
+impl Error {
+    /// When a disk is attached for the first time: whether the target will say the same for ever,
+    /// until somebody changes something there or here.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Error::LoginRefused(status) => {
+                status.class == 2 && *status != LoginStatus::TOO_MANY_CONNECTIONS
+            }
+            Error::Authentication(_) | Error::LogicalUnit(_) => true,
+            _ => false,
+        }
+    }
+}
+
 impl LoginStatus {
     /// Initiator error: the target could not find out who asks.
     pub const AUTHENTICATION_FAILURE: LoginStatus = LoginStatus { class: 2, detail: 1 };
@@ -92,6 +106,8 @@ impl LoginStatus {
     pub const AUTHORIZATION_FAILURE: LoginStatus = LoginStatus { class: 2, detail: 2 };
     /// Initiator error: no target of that name.
     pub const NOT_FOUND: LoginStatus = LoginStatus { class: 2, detail: 3 };
+    /// Initiator error: there is no room for one more connection at the moment.
+    pub const TOO_MANY_CONNECTIONS: LoginStatus = LoginStatus { class: 2, detail: 6 };
 
     /// What the status says and what to do, in words.
     pub fn words(self) -> &'static str {

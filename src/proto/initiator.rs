@@ -42,6 +42,8 @@ pub struct Patience {
     pub idle: Duration,
     /// How long its answer to that may take.
     pub ping: Duration,
+    /// The same where there are other portals to turn to.
+    pub ping_with_spares: Duration,
     /// How long a command may go without any progress before the target is told to give it up. It
     /// doubles each time for the same request.
     pub command: Duration,
@@ -56,6 +58,7 @@ impl Default for Patience {
             login: Duration::from_secs(60),
             idle: Duration::from_secs(5),
             ping: Duration::from_secs(5),
+            ping_with_spares: Duration::from_secs(4),
             command: Duration::from_secs(30),
             management: Duration::from_secs(10),
         }

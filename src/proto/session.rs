@@ -8,6 +8,7 @@
 //!
 //! The driving contract is that of [`crate::proto`].
 
+mod limits;
 mod look;
 mod pace;
 mod portals;
@@ -17,6 +18,8 @@ mod replay;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::limits::GivingUp;
+pub use self::limits::Limits;
 use self::pace::Pace;
 pub use self::pace::Retry;
 pub use self::portals::{ATTEMPTS_MAX, Attempt, Portal};
@@ -46,6 +49,8 @@ pub struct SessionConfig {
     pub patience: Patience,
     /// How soon to connect again.
     pub retry: Retry,
+    /// When to stop waiting.
+    pub limits: Limits,
     /// Most requests at once.
     pub requests_max: usize,
     /// Longest READ or WRITE, in bytes.
@@ -124,6 +129,21 @@ pub enum Event {
         /// How the target answered.
         outcome: Outcome,
     },
+    /// The disk was away for longer than requests may wait: they have failed, and so will others
+    /// until [`Event::Resumed`].
+    RequestsGivenUp {
+        /// The limit.
+        after: Duration,
+        /// How many have failed.
+        requests: usize,
+    },
+    /// The session is over before the disk was there.
+    GaveUp {
+        /// Why it was not there the last time.
+        error: Error,
+        /// The limit; `None` if the target has refused us.
+        after: Option<Duration>,
+    },
     /// The session was ended as asked.
     LoggedOut,
 }
@@ -162,6 +182,7 @@ pub struct Session {
     attempts: u32,
     /// When the disk went away.
     away_since: Option<Instant>,
+    giving_up: GivingUp,
     probe_buffer: Option<Buffer>,
     upkeep: Upkeep,
     reconnects: u64,
@@ -189,6 +210,7 @@ impl Session {
             disk: None,
             attempts: 0,
             away_since: None,
+            giving_up: GivingUp::new(&config.limits, now),
             probe_buffer: Some(vec![0; PROBE_BYTES].into()),
             upkeep: Upkeep::new(config.requests_max),
             reconnects: 0,
@@ -233,7 +255,7 @@ impl Session {
     /// Takes a request. There may be at most `requests_max` of them.
     pub fn submit(&mut self, request: Request, now: Instant) {
         let Request { tag, op, start_sector, sectors, buffer } = request;
-        if matches!(self.state, State::Free) {
+        if matches!(self.state, State::Free) || self.giving_up.is_failing() {
             self.done.push_back(Completion { tag, result: Err(disk::Error::GivenUp), buffer });
             return;
         }
@@ -258,29 +280,6 @@ impl Session {
                 self.give_up();
                 self.events.push_back(Event::LoggedOut);
             }
-        }
-    }
-
-    /// Completes every request with an error, and those that still come: the patience is over.
-    pub fn give_up(&mut self) {
-        self.initiator.disconnected();
-        self.upkeep.disconnected();
-        self.waiting.clear();
-        self.delayed.clear();
-        for slot in 0..self.tasks.slots_count() {
-            let Some(task) = self.tasks.take(slot) else { continue };
-            match task.owner {
-                Owner::Block(tag) => {
-                    let result = Err(disk::Error::GivenUp);
-                    self.done.push_back(Completion { tag, result, buffer: task.buffer });
-                }
-                Owner::Probe => self.probe_buffer = Some(task.buffer),
-                Owner::Replay | Owner::Flush => {}
-            }
-        }
-        if !matches!(self.state, State::Free) {
-            self.events.push_back(Event::Disconnect);
-            self.state = State::Free;
         }
     }
 
@@ -316,6 +315,7 @@ impl Session {
 
     /// A deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.handle_limits(now);
         match self.state {
             State::XptWait { deadline } if deadline <= now => self.connect(now),
             State::Connecting { deadline } if deadline <= now => {
@@ -346,7 +346,7 @@ impl Session {
         };
         let delayed = self.delayed.iter().filter_map(|slot| self.tasks.task(*slot).not_before);
         let delayed = if self.has_transport() { delayed.min() } else { None };
-        own.into_iter().chain(delayed).min()
+        own.into_iter().chain(delayed).chain(self.limit()).min()
     }
 
     /// The next slices for the transport; returns how many of `slices` were filled.
@@ -397,29 +397,25 @@ impl Session {
         };
         let falls_back = self.initiator.falls_back();
         self.disconnect();
+        if !falls_back {
+            self.remember(&error);
+        }
         if was_live {
             self.away_since = Some(now);
             self.portals.handle_lost();
         } else if !falls_back && wait.is_zero() && self.portals.has_more() {
             return self.try_others(error, now);
+        } else if !falls_back && self.handle_refusal() {
+            return;
         }
-        let pause = if falls_back { Duration::ZERO } else { self.pause(was_live) };
-        let retry_after = pause.max(wait);
+        let at_once = falls_back || was_live;
+        // The attempt at once, after the connection had worked, does not count.
+        let failures = self.attempts.saturating_sub(u32::from(self.away_since.is_some()));
+        let pause = self.config.retry.pause(failures, self.disk.is_some());
+        let retry_after = if at_once { wait } else { pause.max(wait) };
         self.attempts += 1;
         self.state = State::XptWait { deadline: now + retry_after };
         self.events.push_back(Event::Trouble { error, attempt: self.attempts, retry_after });
-    }
-
-    fn pause(&self, was_live: bool) -> Duration {
-        if was_live {
-            return Duration::ZERO;
-        }
-        let retry = &self.config.retry;
-        let max = if self.disk.is_some() { retry.max_live } else { retry.max };
-        // The attempt at once, after the connection had worked, does not count.
-        let failures = self.attempts - u32::from(self.away_since.is_some());
-        let doublings = failures.min(16);
-        retry.first.saturating_mul(1 << doublings).min(max)
     }
 
     fn disconnect(&mut self) {

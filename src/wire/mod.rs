@@ -21,6 +21,7 @@ pub mod scsi;
 pub mod serial;
 pub mod target_address;
 pub mod text;
+pub mod time_limit;
 pub mod ublk;
 pub mod udp;
 

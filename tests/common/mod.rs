@@ -27,7 +27,7 @@ use lunboot::proto::disk::{Completion, Op, Request, Tag};
 use lunboot::proto::login::LoginConfig;
 use lunboot::proto::params::{DigestChoice, Offer};
 use lunboot::proto::random::Random;
-use lunboot::proto::session::{Attempt, Event, Portal, Retry, Session, SessionConfig};
+use lunboot::proto::session::{Attempt, Event, Limits, Portal, Retry, Session, SessionConfig};
 use lunboot::proto::{Error, Patience};
 use lunboot::wire::pdu::Isid;
 
@@ -67,6 +67,7 @@ pub struct Settings {
     pub unflushed_bytes_max: u32,
     pub patience: Patience,
     pub retry: Retry,
+    pub limits: Limits,
     pub ping_interval: Duration,
     /// What the target knows of its initiators, and the initiator of itself.
     pub secrets: Option<Secrets>,
@@ -94,6 +95,7 @@ impl Default for Settings {
             unflushed_bytes_max: 16 << 20,
             patience: Patience::default(),
             retry: Retry::default(),
+            limits: Limits::default(),
             ping_interval: Duration::from_secs(30),
             secrets: None,
             chap: None,
@@ -161,6 +163,7 @@ impl Pair {
             lun: 0,
             patience: settings.patience,
             retry: settings.retry,
+            limits: settings.limits,
             requests_max: settings.requests_max,
             transfer_bytes_max: settings.transfer_bytes_max,
             unflushed_bytes_max: settings.unflushed_bytes_max,

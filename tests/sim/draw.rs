@@ -5,7 +5,7 @@ use std::time::Duration;
 use lunboot::proto::Patience;
 use lunboot::proto::params::{DigestChoice, Offer};
 use lunboot::proto::random::Random;
-use lunboot::proto::session::Retry;
+use lunboot::proto::session::{Limits, Retry};
 
 use super::common::Settings;
 use super::common::network::Weather;
@@ -60,7 +60,9 @@ pub(crate) fn settings(random: &mut Random) -> Settings {
             // data needs more than that.
             command: seconds(random, 30) * if crawls { 10 } else { 1 },
             management: seconds(random, 10) * if crawls { 100 } else { 1 },
+            ..Patience::default()
         },
+        limits: Limits::default(),
         retry: Retry { first: Duration::from_millis(1 + random.below(1000)), ..Retry::default() },
         ping_interval: seconds(random, 30),
         secrets: None,

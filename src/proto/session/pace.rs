@@ -38,6 +38,14 @@ impl Default for Retry {
     }
 }
 
+impl Retry {
+    /// The pause after so many failures that were each followed by one.
+    pub(super) fn pause(&self, failures: u32, was_there: bool) -> Duration {
+        let max = if was_there { self.max_live } else { self.max };
+        self.first.saturating_mul(1 << failures.min(16)).min(max)
+    }
+}
+
 /// The number of commands that may be in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {

@@ -55,9 +55,8 @@ const REDIRECTIONS_MAX: usize = 8;
 /// Longest time that a transport may take to come up.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for the answer to a login, and to a ping, where there are others to turn to.
+/// Longest wait for the answer to a login where there are others to turn to.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
-const PING_PATIENCE: Duration = Duration::from_secs(4);
 
 impl Session {
     /// An attempt has come up: from now on it is the transport. `challenge` is made of new random
@@ -69,7 +68,7 @@ impl Session {
         }
         let mut patience = self.config.patience;
         if self.portals.has_spares() {
-            patience.ping = patience.ping.min(PING_PATIENCE);
+            patience.ping = patience.ping_with_spares;
         }
         if self.portals.has_more() {
             patience.login = patience.login.min(LOGIN_PATIENCE);
@@ -93,6 +92,7 @@ impl Session {
     /// Begins a round.
     pub(super) fn connect(&mut self, now: Instant) {
         self.portals.begin(now);
+        self.giving_up.begin_round();
         self.state = State::Connecting { deadline: now + CONNECT_TIMEOUT };
         self.open_due(now);
     }

@@ -108,6 +108,7 @@ impl Session {
                 self.tasks.unflushed = Unflushed::new(self.config.unflushed_bytes_max);
             }
             self.blocks = found.geometry.blocks;
+            self.giving_up.handle_found();
             self.disk = Some(found.clone());
             self.events.push_back(Event::Ready(Box::new(found)));
         }
@@ -158,6 +159,7 @@ impl Session {
                 .push_back(Event::Resumed { away: now - since, waiting: self.waiting.len() });
         }
         self.attempts = 0;
+        self.giving_up.handle_resumed();
         self.portals.handle_found();
         self.state = State::LoggedIn { probe: None };
     }
