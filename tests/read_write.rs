@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use common::tap::header_bytes;
@@ -11,7 +13,7 @@ use lunboot::proto::disk::{Error, Op, Tag};
 use lunboot::proto::params::{DigestChoice, Offer};
 use lunboot::store::Store;
 use lunboot::wire::frame::Digests;
-use lunboot::wire::pdu::{Header, ScsiCommand};
+use lunboot::wire::pdu::{Header, Request, ScsiCommand};
 
 const SEND_BYTES: u32 = 4096;
 const RECV_BYTES: u32 = 8192;
@@ -104,6 +106,37 @@ fn many_at_once_do_not_disturb_each_other() {
                 assert!(done.buffer[..data.len()] == data, "tag {tag}, round {round}");
             }
         }
+    }
+}
+
+#[test]
+fn a_command_goes_before_data_that_waits() {
+    let mut settings = Settings::default();
+    settings.weather.window_bytes = 64 * 1024;
+    let mut pair = Pair::logged_in(settings);
+    // Bytes that were sent before the READ.
+    let before = Rc::new(Cell::new(None));
+    let (found, mut sent) = (before.clone(), 0);
+    pair.taps.tamper = Some(Box::new(move |direction, pdu, _, _| {
+        if direction == Direction::Up {
+            match Request::parse(pdu.first_chunk().unwrap()) {
+                Ok(Request::ScsiCommand(command)) if command.read => found.set(Some(sent)),
+                _ => sent += pdu.len(),
+            }
+        }
+        pdu
+    }));
+    for tag in 0..16 {
+        let start = u64::from(tag) * 128;
+        pair.submit(Tag(tag), Op::Write { fua: false }, start, &pattern(1, start, 128));
+    }
+    pair.submit(Tag(16), Op::Read, 0, &[0; 512]);
+    pair.run_until("all", |pair| pair.requests_in_flight() == 0);
+    assert!(pair.completions.iter().all(|done| done.result.is_ok()));
+    let before = before.get().expect("the READ was sent");
+    assert!(before < 400 * 1024, "{before} of 1 MiB went first");
+    for tag in 0..16 {
+        assert!(pair.read(tag * 128, 65_536) == pattern(1, tag * 128, 128), "write {tag}");
     }
 }
 

@@ -267,7 +267,10 @@ impl Initiator {
         let outgoing = if write { expected_data_bytes } else { 0 };
         let agreed = &self.negotiated;
         let unasked = outgoing.min(agreed.first_burst_bytes);
-        let immediate = if agreed.immediate_data { unasked.min(agreed.max_send_bytes) } else { 0 };
+        let immediate = match agreed.immediate_data && !self.is_busy() {
+            true => unasked.min(agreed.max_send_bytes),
+            false => 0,
+        };
         let unsolicited = if agreed.initial_r2t { 0 } else { unasked - immediate };
         let cmd_sn = self.window.advance();
         let flight = task.flight.as_mut().expect("it has just taken off");

@@ -12,6 +12,10 @@ use crate::wire::serial::Sn;
 /// Most R2Ts that may be open for all tasks together; a target that opens more is not sane.
 pub(super) const BURSTS_MAX: usize = 4096;
 
+/// Bytes that wait to be sent before data waits for a command: one that comes now, a READ perhaps,
+/// goes before all data that is not among them. Enough for a fast line to stay busy for a turn.
+const QUEUED_BYTES_MAX: u64 = 256 * 1024;
+
 /// Data that the target is waiting for.
 pub(super) struct Burst {
     pub(super) slot: Slot,
@@ -25,6 +29,11 @@ pub(super) struct Burst {
 }
 
 impl Initiator {
+    /// Data had better wait.
+    pub(super) fn is_busy(&self) -> bool {
+        self.writer.queued_bytes() - self.writer.sent_bytes() >= QUEUED_BYTES_MAX
+    }
+
     /// Turns data that the target waits for into Data-Out PDUs, as long as there is room.
     pub(in super::super) fn pump(&mut self, tasks: &mut TaskTable) {
         // A logout is the last word.
@@ -32,7 +41,7 @@ impl Initiator {
             return;
         }
         self.answer_ping();
-        while self.writer.has_room(0) {
+        while self.writer.has_room(0) && !self.is_busy() {
             let Some(burst) = self.bursts.front_mut() else { return };
             let len = burst.remaining.min(self.negotiated.max_send_bytes);
             let final_pdu = len == burst.remaining;
