@@ -1,4 +1,4 @@
-//! CHAP, as both sides need it (RFC 7143 §12.1.4, RFC 1994): algorithms, challenges, responses,
+//! CHAP, as both sides need it (RFC 7143 §12.1.3, RFC 1994): algorithms, challenges, responses,
 //! names and secrets.
 //!
 //! The course of the exchange belongs to the two logins; here is what they share. Challenges come
@@ -21,7 +21,7 @@ pub use self::secrets::{Chap, Secrets};
 
 mod secrets;
 
-/// Longest challenge or response, decoded, in bytes (RFC 7143 §12.1.4).
+/// Longest challenge or response, decoded, in bytes (RFC 7143 §12.1.3).
 const BINARY_BYTES_MAX: usize = 1024;
 
 /// Shortest challenge that is answered: fewer bytes come back too soon.

@@ -103,7 +103,7 @@ impl Header {
     }
 }
 
-/// The three counters that close most target PDUs (RFC 7143 §11.4.8 to §11.4.10).
+/// The three counters that close most target PDUs (RFC 7143 §11.4.9 to §11.4.11).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatusSns {
     /// StatSN; what it means when no status is carried depends on the PDU.
