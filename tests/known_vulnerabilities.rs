@@ -1,11 +1,15 @@
 //! What has brought other targets and initiators down, each with the input that triggered it.
 //!
 //! A test is named after its row in our list of known vulnerabilities; the comment above it says
-//! what happened to whom.
+//! what happened to whom. Two rows are not here: 11, odd parameters of PERSISTENT RESERVE OUT, is
+//! with the reservations; 14, logins while the settings change, cannot be as long as those of a
+//! running target do not change. The rows of initiators are in `hostile_target.rs`.
 
 mod common;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use common::Settings;
@@ -748,6 +752,26 @@ fn row_20_no_answer_holds_what_was_there_before() {
                 client.finish(itt)
             });
             assert_eq!(answers[0], answers[1], "{cdb:02x?}");
+        }
+    }
+}
+
+// CVE-2020-14019, CVE-2020-13867, rtslib, targetcli: files of secrets that everybody could read.
+#[test]
+fn row_22_a_file_of_secrets_that_others_can_read_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "initiator node7 correct-horse-7\n").unwrap();
+    for bit in 0..9 {
+        let mode = 0o400 | 1 << bit;
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let read = secrets::read(file.path()).map(drop).map_err(|error| error.to_string());
+        match mode & 0o077 {
+            0 => assert_eq!(read, Ok(()), "{mode:o}"),
+            _ => {
+                let said = read.expect_err("others can read or write it");
+                assert!(said.contains(&format!("{mode:04o}")), "{said}");
+                assert!(!said.contains("horse"), "{said}");
+            }
         }
     }
 }

@@ -53,9 +53,9 @@ impl Default for Offer {
     /// What lunboot wants on both sides: large segments and bursts, and no round trip that can be
     /// saved. The lengths are measured (`make bench`, bursts):
     ///
-    /// - For requests of 1 MiB segments of 256 KiB cost two thirds of the processor time of those of
-    ///   8 KiB in writes, and a seventh of it in reads; longer ones save nothing more, and a short
-    ///   answer waits behind them.
+    /// - For requests of 1 MiB segments of 256 KiB cost two thirds of the processor time of those
+    ///   of 8 KiB in writes, and a seventh of it in reads; longer ones save nothing more, and a
+    ///   short answer waits behind them.
     /// - A FirstBurstLength of 256 KiB saves a round trip for writes up to there: on a gigabit line
     ///   with 0.2 ms they get 0.92 of it instead of 0.85, with 2 ms 0.53 instead of 0.36. With
     ///   1 MiB only single writes of 1 MiB gain (0.98 instead of 0.96; 0.82 instead of 0.69), and
