@@ -26,6 +26,9 @@ pub(super) const VISITORS_MAX: usize = 512;
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(5);
 /// Those that had to go are told of at most so often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// Lines about single connections in this time: whoever reaches the port can be refused a thousand
+/// times a second.
+const LINES_MAX: usize = 100;
 
 /// All of them, in the order in which they came.
 #[derive(Debug, Default)]
@@ -34,6 +37,15 @@ pub(super) struct Lobby {
     /// How many had to go since that was last reported.
     sent_away: usize,
     reported: Option<Instant>,
+    lines: Lines,
+}
+
+/// How many lines the log may still have.
+#[derive(Debug, Default)]
+struct Lines {
+    since: Option<Instant>,
+    said: usize,
+    unsaid: usize,
 }
 
 /// A connection before its login.
@@ -128,7 +140,7 @@ impl Lobby {
                 stay.push(visitor);
                 continue;
             }
-            match visitor.turn(revents, now) {
+            match visitor.turn(revents, now, &mut self.lines) {
                 Ok(None) => stay.push(visitor),
                 Ok(Some((session, discovery))) => {
                     let Visitor { stream, peer, target, .. } = visitor;
@@ -146,10 +158,25 @@ impl Lobby {
         let Claimant { stream, peer, mut target, .. } = claimant;
         target.refuse(status);
         let mut visitor = Visitor { stream, peer, target, blocked: false, leaving: None };
-        match visitor.turn(PollFlags::empty(), now) {
+        match visitor.turn(PollFlags::empty(), now, &mut self.lines) {
             Ok(_) => self.visitors.push(visitor),
             Err(over) => over.report(None, peer, false),
         }
+    }
+}
+
+impl Lines {
+    /// Whether there may be one more; how many there were not is told when there may be again.
+    fn take(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now >= since + REPORT_INTERVAL) {
+            if self.unsaid > 0 {
+                log::warn!("{} more logins were refused or given up", self.unsaid);
+            }
+            *self = Lines { since: Some(now), said: 0, unsaid: 0 };
+        }
+        let taken = self.said < LINES_MAX;
+        *(if taken { &mut self.said } else { &mut self.unsaid }) += 1;
+        taken
     }
 }
 
@@ -163,6 +190,7 @@ impl Visitor {
         &mut self,
         revents: PollFlags,
         now: Instant,
+        lines: &mut Lines,
     ) -> Result<Option<(SessionName, bool)>, Over> {
         if revents.contains(PollFlags::OUT) {
             self.blocked = false;
@@ -178,7 +206,9 @@ impl Visitor {
             match event {
                 Event::Claim { session, discovery } => return Ok(Some((session, discovery))),
                 Event::Ended(end) => {
-                    Over::Ended(end).report(initiator.as_deref(), self.peer, false);
+                    if lines.take(now) {
+                        Over::Ended(end).report(initiator.as_deref(), self.peer, false);
+                    }
                     self.leaving = Some(now + FAREWELL_PATIENCE);
                 }
                 // What there is only in a session.
@@ -279,6 +309,17 @@ mod tests {
         }
         assert_eq!(gone, [2, 1, 3, 4, 5]);
         assert!(!lobby.send_one_away(Instant::now()));
+    }
+
+    #[test]
+    fn a_flood_of_refusals_does_not_fill_the_log() {
+        let mut lines = Lines::default();
+        let begun = Instant::now();
+        let refused = |lines: &mut Lines, now| (0..1000).filter(|_| lines.take(now)).count();
+        assert_eq!(refused(&mut lines, begun), LINES_MAX);
+        assert_eq!(refused(&mut lines, begun + REPORT_INTERVAL / 2), 0);
+        assert_eq!(lines.unsaid, 2000 - LINES_MAX);
+        assert_eq!(refused(&mut lines, begun + REPORT_INTERVAL), LINES_MAX);
     }
 
     #[test]
