@@ -22,7 +22,7 @@ use lunboot::proto::logical_unit::{LogicalUnit, Options};
 use lunboot::proto::logical_units::LogicalUnits;
 use lunboot::proto::login::LoginConfig;
 use lunboot::proto::params::{DigestChoice, Offer};
-use lunboot::proto::session::{Event, Portal, Retry, Session, SessionConfig};
+use lunboot::proto::session::{Event, Limits, Portal, Retry, Session, SessionConfig};
 use lunboot::proto::target::{Event as TargetEvent, Target, TargetConfig};
 use lunboot::store::memory::MemoryStore;
 use lunboot::wire::pdu::Isid;
@@ -176,6 +176,7 @@ impl<'a> Bench<'a> {
             lun: 0,
             patience: Patience::default(),
             retry: Retry::default(),
+            limits: Limits::default(),
             requests_max: 64,
             transfer_bytes_max: MIB,
             unflushed_bytes_max: 16 * MIB,
