@@ -265,8 +265,13 @@ fn serve(
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits for something that the kernel does by itself and that nobody reports to us.
-pub fn wait_until(what: &str, mut is_it: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, is_it: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, is_it);
+}
+
+/// The same for what takes so long at most.
+pub fn wait_within(patience: Duration, what: &str, mut is_it: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !is_it() {
         assert!(Instant::now() < deadline, "{what} does not come");
         thread::sleep(Duration::from_millis(2));

@@ -93,8 +93,21 @@ impl Target {
         Target::listen_with(address, words, Stdio::inherit())
     }
 
+    /// Serves `file` in another network namespace, at several addresses of it.
+    pub fn start_in(namespace: &str, addresses: &[&str], file: &Path) -> Target {
+        let others = addresses[1..].iter().flat_map(|address| ["--listen", *address]);
+        let words = others.chain([file.to_str().unwrap()]).map(str::to_owned).collect();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, TARGET]);
+        Target::run(command, addresses[0], words, Stdio::inherit())
+    }
+
     fn listen_with(address: &str, words: Vec<String>, stderr: Stdio) -> Target {
-        let mut child = Command::new(TARGET)
+        Target::run(Command::new(TARGET), address, words, stderr)
+    }
+
+    fn run(mut command: Command, address: &str, words: Vec<String>, stderr: Stdio) -> Target {
+        let mut child = command
             .args(["serve", "--name", NAME, "--listen", address])
             .args(&words)
             .stdin(Stdio::null())
