@@ -24,6 +24,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::connection::{Connection, timespec_until};
 use self::lobby::{Claimant, Lobby};
+use self::sanitizers::Sanitizers;
 use self::sessions::{Sessions, Word};
 use crate::net::tcp;
 use crate::proto::LoginStatus;
@@ -32,6 +33,7 @@ use crate::wire::root_path::DEFAULT_PORT;
 
 mod connection;
 mod lobby;
+mod sanitizers;
 mod sessions;
 mod setup;
 
@@ -103,13 +105,15 @@ impl Server {
     /// finish the commands that it has begun, and makes everything stable that was written.
     pub fn run(self) -> Result<(), Error> {
         let sessions = Arc::new(Sessions::new(self.config.units.len()));
-        self.serve_until_signal(&sessions)?;
+        let sanitizers = Sanitizers::new(self.config.clone(), sessions.clone());
+        self.serve_until_signal(&sessions, &sanitizers)?;
         drop(self.listeners);
         if !sessions.tell_all(Word::LogOut, LOGOUT_PATIENCE)
             && !sessions.tell_all(Word::Leave, STOP_PATIENCE)
         {
             log::warn!("{} sessions do not end", sessions.len());
         }
+        sanitizers.stop();
         for (number, unit) in self.config.units.iter().enumerate() {
             if let Err(sense) = unit.flush() {
                 log::error!("flush of LUN {number}: {sense}");
@@ -118,7 +122,11 @@ impl Server {
         Ok(())
     }
 
-    fn serve_until_signal(&self, sessions: &Arc<Sessions>) -> Result<(), Error> {
+    fn serve_until_signal(
+        &self,
+        sessions: &Arc<Sessions>,
+        sanitizers: &Arc<Sanitizers>,
+    ) -> Result<(), Error> {
         raise_descriptor_limit();
         let mut lobby = Lobby::default();
         let mut paused: Option<Instant> = None;
@@ -142,7 +150,7 @@ impl Server {
             }
             let now = Instant::now();
             for claimant in lobby.turn(visitors, now) {
-                self.begin(claimant, sessions, &mut lobby, now);
+                self.begin(claimant, (sessions, sanitizers), &mut lobby, now);
             }
             paused = paused.filter(|until| *until > now);
             for (listener, ready) in self.listeners.iter().zip(ready) {
@@ -176,7 +184,13 @@ impl Server {
     }
 
     /// Gives a good login its thread.
-    fn begin(&self, claimant: Claimant, sessions: &Arc<Sessions>, lobby: &mut Lobby, now: Instant) {
+    fn begin(
+        &self,
+        claimant: Claimant,
+        (sessions, sanitizers): (&Arc<Sessions>, &Arc<Sanitizers>),
+        lobby: &mut Lobby,
+        now: Instant,
+    ) {
         const OUT_OF_RESOURCES: LoginStatus = LoginStatus { class: 3, detail: 2 };
         let peer = claimant.peer;
         let handle = match sessions.enter(&claimant.session, SESSIONS_MAX) {
@@ -192,7 +206,7 @@ impl Server {
         };
         let guard = Leave { sessions: sessions.clone(), handle: handle.clone() };
         let (session, discovery) = (claimant.session.clone(), claimant.discovery);
-        let connection = Connection::new(claimant, handle, sessions.clone());
+        let connection = Connection::new(claimant, handle, sessions.clone(), sanitizers.clone());
         let thread = thread::Builder::new().name(format!("session {peer}")).spawn(move || {
             let _guard = guard;
             connection.run(&session, discovery);

@@ -281,7 +281,7 @@ impl Line {
                     Event::Claim { .. } => self.target.admit(7, self.now),
                     Event::Command { tag, .. } => self.target.execute(tag),
                     Event::Reset { .. } => self.target.reset_done(),
-                    Event::Ended(_) => {}
+                    Event::Sanitize { .. } | Event::Ended(_) => {}
                 }
             }
             let mut slices: [&[u8]; 64] = [&[]; 64];

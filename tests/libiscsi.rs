@@ -76,6 +76,13 @@ fn a_removable_unit_by_one_path() {
     check("one-path", &["--removable"], "ALL.PreventAllow,ALL.Reserve6");
 }
 
+/// With two paths its test of reservations leaves one behind.
+#[test]
+fn a_unit_that_may_be_sanitized() {
+    let suites = ["Inquiry", "ReportSupportedOpcodes", "Sanitize"];
+    check("sanitize", &["--allow-sanitize"], &all(&suites));
+}
+
 /// Most other tests take for granted that they can write.
 #[test]
 fn a_read_only_unit() {
@@ -142,7 +149,7 @@ fn check(personality: &str, options: &[&str], tests: &str) {
         .args(["300", "iscsi-test-cu", "--dataloss", "--allow-sanitize", "--Verbose-scsi"])
         .args(["--test", tests])
         // The second path is for the tests of several paths.
-        .args(vec![&uri; if personality == "one-path" { 1 } else { 2 }])
+        .args(vec![&uri; if ["one-path", "sanitize"].contains(&personality) { 1 } else { 2 }])
         .output()
         .expect("the suite starts");
     // Before anything is asserted, so that it does not outlive a test that fails.
@@ -153,6 +160,7 @@ fn check(personality: &str, options: &[&str], tests: &str) {
         "one-path" => 15,
         "large" => 64,
         "read-only" => 80,
+        "sanitize" => 22,
         _ => 230,
     };
     assert!(results.len() >= least, "{} tests: {output}", results.len());

@@ -270,7 +270,7 @@ fn drain_target(target: &mut Target, now: Instant) {
                 Event::Command { tag, .. } => target.execute(tag),
                 Event::Claim { .. } => target.admit(1, now),
                 Event::Reset { .. } => target.reset_done(),
-                Event::Ended(_) => {}
+                Event::Sanitize { .. } | Event::Ended(_) => {}
             }
         }
         let mut slices: [&[u8]; 8] = [&[]; 8];

@@ -9,11 +9,13 @@ mod programs;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use kernel::wait_until;
 use lunboot::wire::pdu::*;
-use lunboot::wire::scsi::Cdb;
+use lunboot::wire::scsi::opcode::sanitize;
+use lunboot::wire::scsi::{Cdb, Sense, asc};
 use lunboot::wire::serial::Sn;
 use lunboot::wire::text::Text;
 use programs::{NAME, Target, lunboot};
@@ -105,6 +107,11 @@ impl Wire {
     }
 
     fn test_unit_ready(&mut self) -> Option<ScsiResponse> {
+        Some(self.command(&Cdb::TestUnitReady)?.0)
+    }
+
+    /// A command without data; its answer, and the sense data with its length before it.
+    fn command(&mut self, cdb: &Cdb) -> Option<(ScsiResponse, Vec<u8>)> {
         let pdu = ScsiCommand {
             immediate: false,
             final_pdu: true,
@@ -116,13 +123,13 @@ impl Wire {
             expected_data_bytes: 0,
             cmd_sn: self.cmd_sn,
             exp_stat_sn: Sn(0),
-            cdb: Cdb::TestUnitReady.emit(),
+            cdb: cdb.emit(),
             data_bytes: 0,
         };
         self.cmd_sn = self.cmd_sn.next();
         self.send(&pdu.emit(), &[]);
         match self.receive()? {
-            (Response::ScsiResponse(response), _) => Some(response),
+            (Response::ScsiResponse(response), data) => Some((response, data)),
             other => panic!("expected a SCSI Response, got {other:?}"),
         }
     }
@@ -260,6 +267,57 @@ fn a_cold_reset_ends_every_session() {
     let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
     assert_eq!(wire.test_unit_ready().unwrap().status, 2, "a unit attention");
     wire.log_out();
+    target.stop();
+}
+
+/// The code of the sense data that TEST UNIT READY ends with, if the unit is not ready. What a new
+/// session is told first is passed over.
+fn unreadiness(wire: &mut Wire) -> Option<(u8, u8)> {
+    loop {
+        let (response, data) = wire.command(&Cdb::TestUnitReady).unwrap();
+        if response.status == 0 {
+            return None;
+        }
+        match Sense::parse(&data[2..]).unwrap().code() {
+            asc::POWER_ON_OR_RESET => continue,
+            code => return Some(code),
+        }
+    }
+}
+
+#[test]
+fn a_sanitize_operation_goes_on_after_a_crash_and_after_a_stop() {
+    let (file, state) = (disk("sanitize"), tempfile::tempdir().unwrap());
+    let secret = vec![0x5e; 8 << 20];
+    fs::write(file.path(), &secret).unwrap();
+    let options = ["--allow-sanitize", "--state", state.path().to_str().unwrap()];
+    let mut target = Target::start(&options, &[file.path()]);
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
+    assert_eq!(unreadiness(&mut wire), None);
+    let (action, immediate, unrestricted) = (sanitize::BLOCK_ERASE, true, false);
+    let erase = Cdb::Sanitize { action, immediate, unrestricted, parameter_bytes: 0 };
+    assert_eq!(wire.command(&erase).unwrap().0.status, 0);
+    assert_eq!(unreadiness(&mut wire), Some(asc::NOT_READY_SANITIZE_IN_PROGRESS));
+    // Whoever stops the target now still has the disk.
+    target.kill();
+    assert_eq!(fs::read(file.path()).unwrap(), secret);
+    target.start_again();
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
+    assert_eq!(unreadiness(&mut wire), Some(asc::NOT_READY_SANITIZE_IN_PROGRESS));
+    target.signal(Signal::TERM);
+    wire.event();
+    wire.log_out();
+    drop(wire);
+    target.wait();
+    assert_eq!(fs::read(file.path()).unwrap(), secret);
+    let target = Target::start(&options, &[file.path()]);
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
+    assert_eq!(unreadiness(&mut wire), Some(asc::NOT_READY_SANITIZE_IN_PROGRESS));
+    wait_until("the disk to be sanitized", || unreadiness(&mut wire).is_none());
+    assert_eq!(fs::read(file.path()).unwrap(), vec![0; 8 << 20]);
+    assert_eq!(fs::metadata(file.path()).unwrap().blocks(), 0, "all of it is free");
+    wire.log_out();
+    drop(wire);
     target.stop();
 }
 

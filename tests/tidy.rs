@@ -83,6 +83,13 @@ const ROOMS: &[Room] = &[
         crates: &["log"],
         never: &[OUTSIDE_WORLD],
     },
+    // Where they meet the thread that carries out a sanitize operation.
+    Room {
+        files: &["src/proto/logical_unit/sanitize"],
+        uses: TARGET_SIDE,
+        crates: &["log"],
+        never: &[OUTSIDE_WORLD],
+    },
     Room {
         files: &["src/net/"],
         uses: &["net", "wire"],
@@ -262,7 +269,7 @@ const LONG_FILES: &[(&str, usize, &str)] = &[
     ("src/daemon/mod.rs", 550, "one loop over everything that can happen"),
     ("src/block/ublk.rs", 550, "tags and control commands share the ring and its numbers"),
     ("src/block/nbd.rs", 650, "tags and the socket share the life of the device"),
-    ("src/proto/target/mod.rs", 550, "the driving contract with its reasons"),
+    ("src/proto/target/mod.rs", 570, "the driving contract with its reasons"),
     ("src/proto/target/full_feature.rs", 700, "one dispatch over everything an initiator sends"),
 ];
 

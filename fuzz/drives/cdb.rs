@@ -20,7 +20,7 @@ pub fn cdb(bytes: &[u8]) {
         LogicalUnit::new(store, "iqn.2026-11.example:fuzz", name, options).expect("a sane disk")
     };
     let units = LogicalUnits::new(vec![
-        unit(b"thin", Options::default()),
+        unit(b"thin", Options { sanitize: true, ..Options::default() }),
         unit(b"fixed", Options { read_only: true, ..Options::default() }),
     ]);
     let nexus = |number| {
@@ -37,6 +37,10 @@ pub fn cdb(bytes: &[u8]) {
             // The session ends, and another begins.
             0xe => nexuses[usize::from(number)] = nexus(number),
             0xf => units.reset(Some(lun)),
+            // A piece of what was begun.
+            0xd => {
+                units.get(lun).map(LogicalUnit::sanitize);
+            }
             _ => {}
         }
         let nexus = &mut nexuses[usize::from(number)];

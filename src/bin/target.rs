@@ -48,8 +48,12 @@ struct Serve {
     /// of a logical block; partitions and file systems are aligned to 4096 all the same)
     #[argh(option, arg_name = "bytes")]
     physical_block_size: Option<u32>,
-    /// directory where persistent reservations survive a restart, if initiators want that (default:
-    /// they cannot)
+    /// initiators may have the disks sanitized: all that is on them is destroyed, and nothing but a
+    /// stop of the target within ten seconds prevents it
+    #[argh(switch)]
+    allow_sanitize: bool,
+    /// directory where persistent reservations survive a restart, if initiators want that, and
+    /// sanitize operations (default: they cannot)
     #[argh(option, arg_name = "directory")]
     state: Option<PathBuf>,
     /// file with the names and secrets of those who may log in, of mode 0600 (default: everybody
@@ -105,6 +109,7 @@ fn run(serve: Serve) -> Result<(), Box<dyn Error>> {
         removable: serve.removable,
         block_bytes: serve.block_size,
         physical_block_bytes: serve.physical_block_size,
+        allow_sanitize: serve.allow_sanitize,
         state: serve.state,
         secrets: serve.secrets,
         open_discovery: serve.open_discovery,

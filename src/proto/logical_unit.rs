@@ -13,11 +13,12 @@ mod medium;
 mod modes;
 mod nexuses;
 mod opcodes;
+mod options;
 mod provisioning;
 mod reservations;
+mod sanitize;
 mod transfer;
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -31,7 +32,10 @@ pub use self::nexuses::Nexus;
 pub(super) use self::nexuses::{NexusId, Nexuses, Standing};
 use self::opcodes::{Access, report_supported_task_management_functions};
 pub(super) use self::opcodes::{is_alone, is_exact};
+pub use self::options::{Options, Unfit};
 pub use self::reservations::RecordError;
+pub use self::sanitize::Sanitized;
+use self::sanitize::Sanitizer;
 use crate::proto::target::SessionName;
 use crate::store::{Record, Store};
 use crate::wire::scsi::{Cdb, FieldPointer, ScsiStatus, Sense, SenseKey, asc};
@@ -56,55 +60,12 @@ pub struct LogicalUnit {
     nexuses: Arc<Nexuses>,
     modes: Modes,
     medium: Medium,
+    sanitizer: Sanitizer,
     block_bytes: u32,
     physical_exponent: u8,
     blocks: u64,
     read_only: bool,
-}
-
-/// What does not follow from the store.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Bytes of a logical block: 512 or 4096.
-    pub logical_block_bytes: u32,
-    /// Bytes of a physical block: a power of two, not below the logical block. By default both are
-    /// the same, for a block can be written here without its neighbours; what keeps partitions and
-    /// file systems aligned is the granularity of transfers, [`PAGE_BYTES`] at least.
-    pub physical_block_bytes: u32,
-    /// Refuse writes even if the store takes them.
-    pub read_only: bool,
-    /// The medium can be ejected, and loaded again.
-    pub removable: bool,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            logical_block_bytes: 512,
-            physical_block_bytes: 512,
-            read_only: false,
-            removable: false,
-        }
-    }
-}
-
-/// Why a store cannot be a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unfit {
-    /// The block sizes are none that a disk can have here.
-    BlockSize {
-        /// Logical, in bytes.
-        logical: u32,
-        /// Physical, in bytes.
-        physical: u32,
-    },
-    /// The store holds no block, or not a whole number of them.
-    Size {
-        /// Of the store, in bytes.
-        size_bytes: u64,
-        /// Of a logical block, in bytes.
-        block_bytes: u32,
-    },
+    sanitize: bool,
 }
 
 /// How a command ended, or what is left to do.
@@ -119,6 +80,14 @@ pub enum Outcome {
     /// Done, and answered with GOOD when no task of these sessions at the unit is left that came
     /// before.
     Preempted(Vec<SessionName>),
+    /// Begun: the owner calls [`LogicalUnit::sanitize`] until it is over. It is answered with GOOD
+    /// at once, or with how the operation ends.
+    Sanitizing {
+        /// Of the operation.
+        number: u64,
+        /// It is answered at once.
+        immediate: bool,
+    },
     /// Not done: somebody else has reserved the unit.
     Conflict,
     /// Not done. Boxed because it is rare and four times the size of the rest.
@@ -176,10 +145,12 @@ impl LogicalUnit {
             nexuses: Arc::default(),
             modes: Modes::new(read_only),
             medium: Medium::new(options.removable),
+            sanitizer: Sanitizer::default(),
             block_bytes: logical,
             physical_exponent: exponent as u8,
             blocks: size_bytes / u64::from(logical),
             read_only,
+            sanitize: options.sanitize && !read_only,
             store,
         })
     }
@@ -247,6 +218,7 @@ impl LogicalUnit {
             Cdb::Unmap { parameter_bytes, .. }
             | Cdb::ModeSelect { parameter_bytes, .. }
             | Cdb::SendDiagnostic { parameter_bytes, .. } => u64::from(parameter_bytes),
+            Cdb::Sanitize { parameter_bytes, .. } => u64::from(parameter_bytes),
             Cdb::PersistentReserveOut { parameter_bytes, .. } => u64::from(parameter_bytes),
             _ => 0,
         }
@@ -263,9 +235,20 @@ impl LogicalUnit {
 
     /// The same, for one of those that use the unit.
     pub(super) fn execute_for(&self, nexus: NexusId, cdb: &[u8; 16], data: &[u8]) -> Outcome {
-        let command = self.command(cdb).and_then(|command| self.check_medium(command.access()));
-        let outcome = command.and_then(|()| self.perform(nexus, &Cdb::parse(cdb), data));
-        outcome.unwrap_or_else(Outcome::from)
+        self.execute_checked(nexus, cdb, data).unwrap_or_else(Outcome::from)
+    }
+
+    fn execute_checked(
+        &self,
+        nexus: NexusId,
+        cdb: &[u8; 16],
+        data: &[u8],
+    ) -> Result<Outcome, Sense> {
+        let access = self.command(cdb)?.access();
+        let command = Cdb::parse(cdb);
+        self.check_sanitize(&command)?;
+        self.check_medium(access)?;
+        self.perform(nexus, &command, data)
     }
 
     /// What the unit is must allow what the command does.
@@ -299,6 +282,7 @@ impl LogicalUnit {
                 self.write_same(size, lba, blocks, flags, data)
             }
             Cdb::GetLbaStatus { lba, allocation } => self.lba_status(lba, allocation),
+            Cdb::Sanitize { .. } => self.start_sanitize(command, data),
             _ => self.perform_on_unit(nexus, command, data),
         }
     }
@@ -314,7 +298,8 @@ impl LogicalUnit {
             Cdb::TestUnitReady => Ok(Outcome::Good),
             Cdb::RequestSense { descriptor, allocation } => {
                 let none = Sense::new(SenseKey::NoSense, asc::NO_ADDITIONAL_SENSE);
-                Ok(request_sense_data(&none, descriptor, allocation))
+                let sense = self.sanitize_sense().unwrap_or(none);
+                Ok(request_sense_data(&sense, descriptor, allocation))
             }
             Cdb::Inquiry { evpd, page, allocation } => self.inquiry(evpd, page, allocation),
             Cdb::ModeSense { .. } => self.mode_sense(command),
@@ -455,27 +440,6 @@ fn write_failed(error: io::Error) -> Sense {
         _ => Sense::new(SenseKey::MediumError, asc::WRITE_ERROR),
     }
 }
-
-impl fmt::Display for Unfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unfit::BlockSize { logical, physical } => write!(
-                f,
-                "block sizes of {logical} bytes logical and {physical} bytes physical: logical \
-                 must be 512 or 4096, physical a power of two and not smaller"
-            ),
-            Unfit::Size { size_bytes: 0, .. } => f.write_str("it is empty"),
-            Unfit::Size { size_bytes, block_bytes } => write!(
-                f,
-                "its size of {size_bytes} bytes is not a multiple of the block size of \
-                 {block_bytes} bytes: extend it to {} bytes",
-                size_bytes.next_multiple_of(u64::from(*block_bytes))
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Unfit {}
 
 #[cfg(test)]
 mod tests;

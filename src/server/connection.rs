@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::LOGOUT_PATIENCE;
 use super::lobby::Claimant;
+use super::sanitizers::Sanitizers;
 use super::sessions::{Handle, SeenResets, Sessions, Word};
 use crate::proto::LoginStatus;
 use crate::proto::target::{End, Event, SessionName, Target};
@@ -31,6 +32,7 @@ pub(super) struct Connection {
     target: Target,
     handle: Arc<Handle>,
     sessions: Arc<Sessions>,
+    sanitizers: Arc<Sanitizers>,
     seen: SeenResets,
     /// The socket has taken all it could.
     blocked: bool,
@@ -86,6 +88,7 @@ impl Connection {
         claimant: Claimant,
         handle: Arc<Handle>,
         sessions: Arc<Sessions>,
+        sanitizers: Arc<Sanitizers>,
     ) -> Connection {
         let Claimant { stream, peer, target, .. } = claimant;
         let seen = sessions.look();
@@ -95,6 +98,7 @@ impl Connection {
             target,
             handle,
             sessions,
+            sanitizers,
             seen,
             blocked: false,
             logged_in: false,
@@ -135,6 +139,7 @@ impl Connection {
         if !wake.is_empty() {
             self.handle.hear();
             self.obey()?;
+            self.target.handle_sanitized();
         }
         if socket.contains(PollFlags::OUT) {
             self.blocked = false;
@@ -225,6 +230,11 @@ impl Connection {
                 log::info!("reset by {who} at {}", self.peer);
                 self.sessions.reset(lun, &mut self.seen);
                 self.target.reset_done();
+            }
+            Event::Sanitize { lun } => {
+                let who = self.target.initiator().unwrap_or_default().escape_debug();
+                log::warn!("SANITIZE of LUN {lun} by {who} at {}", self.peer);
+                self.sanitizers.begin(lun);
             }
             Event::Ended(end) => {
                 if end == End::ColdReset {

@@ -212,7 +212,7 @@ impl Visitor {
                     self.leaving = Some(now + FAREWELL_PATIENCE);
                 }
                 // What there is only in a session.
-                Event::Command { .. } | Event::Reset { .. } => {}
+                Event::Command { .. } | Event::Reset { .. } | Event::Sanitize { .. } => {}
             }
         }
         while !self.blocked && !self.target.is_drained() {

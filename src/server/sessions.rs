@@ -162,6 +162,13 @@ impl Sessions {
         connections.iter().all(|connection| connection.wait_ended(remaining()))
     }
 
+    /// Lets every connection look for what has changed.
+    pub(super) fn wake_all(&self) {
+        for connection in &lock(&self.table).connections {
+            connection.wake();
+        }
+    }
+
     /// The number of connections.
     pub(super) fn len(&self) -> usize {
         lock(&self.table).connections.len()
@@ -181,9 +188,7 @@ impl Sessions {
             }
         }
         self.resets.fetch_add(1, Ordering::Release);
-        for connection in &lock(&self.table).connections {
-            connection.wake();
-        }
+        self.wake_all();
     }
 
     /// The same for the commands of some sessions to one unit.

@@ -35,7 +35,10 @@ pub struct Setup {
     pub block_bytes: u32,
     /// Bytes of a physical block, or `None` for those of a logical one.
     pub physical_block_bytes: Option<u32>,
-    /// The directory where persistent reservations survive a restart, if they do.
+    /// Initiators may have the disks sanitized.
+    pub allow_sanitize: bool,
+    /// The directory where persistent reservations and sanitize operations survive a restart, if
+    /// they do.
     pub state: Option<PathBuf>,
     /// The file of those who may log in; without one everybody may.
     pub secrets: Option<PathBuf>,
@@ -98,6 +101,7 @@ impl Setup {
             physical_block_bytes: self.physical_block_bytes.unwrap_or(self.block_bytes),
             read_only: self.read_only,
             removable: self.removable,
+            sanitize: self.allow_sanitize,
         };
         let mut units = Vec::new();
         for path in &self.files {
@@ -170,11 +174,18 @@ impl Setup {
 
 /// The same disk with its state in this directory.
 fn with_state(unit: LogicalUnit, directory: &Path) -> Result<LogicalUnit, SetupError> {
-    let name = format!("{}.reservations", unit.serial_number());
-    let opened = FileRecord::open(directory, &name);
-    let (record, text) = opened.map_err(|error| SetupError::State(directory.to_owned(), error))?;
+    let serial_number = unit.serial_number();
+    let open = |kind| {
+        let opened = FileRecord::open(directory, &format!("{serial_number}.{kind}"));
+        opened.map_err(|error| SetupError::State(directory.to_owned(), error))
+    };
+    let (record, text) = open("reservations")?;
     let path = record.path().to_owned();
     let unit = unit.with_record(text.as_deref(), Arc::new(record));
+    let unit = unit.map_err(|error| SetupError::Record(path, error))?;
+    let (record, text) = open("sanitize")?;
+    let path = record.path().to_owned();
+    let unit = unit.with_sanitize_record(text.as_deref(), Arc::new(record));
     unit.map_err(|error| SetupError::Record(path, error))
 }
 
@@ -273,7 +284,7 @@ impl fmt::Display for SetupError {
             SetupError::State(path, _) => write!(f, "keep state in {}", path.display()),
             SetupError::Record(path, error) => {
                 write!(f, "{}: {error}; repair the file, or remove it ", path.display())?;
-                f.write_str("to forget the reservations of its disk")
+                f.write_str("to forget what its disk was to remember")
             }
         }
     }
@@ -336,6 +347,7 @@ mod tests {
             removable: false,
             block_bytes: 512,
             physical_block_bytes: None,
+            allow_sanitize: false,
             state: None,
             secrets: None,
             open_discovery: false,

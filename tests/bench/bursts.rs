@@ -258,6 +258,7 @@ impl<'a> Bench<'a> {
                 TargetEvent::Claim { .. } => self.target.admit(1, now),
                 TargetEvent::Command { tag, .. } => self.target.execute(tag),
                 TargetEvent::Reset { .. } => self.target.reset_done(),
+                TargetEvent::Sanitize { lun } => panic!("nobody may sanitize LUN {lun}"),
                 TargetEvent::Ended(end) => panic!("the target has ended: {end:?}"),
             }
         }

@@ -262,7 +262,7 @@ impl Client {
                     Event::Command { tag, .. } => self.target.execute(*tag),
                     Event::Reset { .. } if self.idle => self.resets += 1,
                     Event::Reset { .. } => self.target.reset_done(),
-                    Event::Ended(_) => {}
+                    Event::Sanitize { .. } | Event::Ended(_) => {}
                 }
                 self.events.push(event);
             }

@@ -146,6 +146,7 @@ impl Server {
             physical_block_bytes: 4096,
             read_only: settings.read_only,
             removable: false,
+            sanitize: false,
         };
         let unit = LogicalUnit::new(store.clone(), NAME, b"disk", options).expect("a sane disk");
         let config = TargetConfig {
@@ -217,6 +218,7 @@ impl Server {
                         }
                         self.connections[index].target.reset_done();
                     }
+                    Event::Sanitize { lun } => panic!("nobody may sanitize LUN {lun}"),
                     Event::Ended(_) => self.connections[index].ended = true,
                 }
             }

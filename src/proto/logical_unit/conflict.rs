@@ -35,6 +35,7 @@ pub(in super::super) fn needed_rights(command: &Cdb) -> Rights {
         | Cdb::SendDiagnostic { .. }
         | Cdb::SynchronizeCache { .. }
         | Cdb::Unmap { .. }
+        | Cdb::Sanitize { .. }
         | Cdb::WriteSame { .. }
         | Cdb::StartStopUnit { .. }
         | Cdb::PreventAllowMediumRemoval { .. }

@@ -46,7 +46,11 @@ impl LogicalUnit {
             (true, VPD_MODE_PAGE_POLICY) => emit_shared_mode_pages(),
             (true, VPD_BLOCK_LIMITS) => self.block_limits().emit().to_vec(),
             (true, VPD_BLOCK_CHARACTERISTICS) => {
-                BlockCharacteristics { rotation_rate: 1, fua_behavior: true }.emit().to_vec()
+                let reads_after_block_erase = self.knows_block_erase();
+                let (rotation_rate, fua_behavior) = (1, true);
+                BlockCharacteristics { rotation_rate, fua_behavior, reads_after_block_erase }
+                    .emit()
+                    .to_vec()
             }
             (true, VPD_LOGICAL_BLOCK_PROVISIONING) => self.provisioning().emit().to_vec(),
             _ => return Err(invalid_field(2, None)),

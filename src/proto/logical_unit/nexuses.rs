@@ -1,9 +1,9 @@
 //! What a logical unit knows of the I_T nexuses that use it, and what these may do to each other.
 //!
-//! The sessions of a target are threads, and this is the one place of the room where they meet, so
-//! it has a lock. A command does not pay for it as long as nothing changes: every change of the
-//! table counts up a version, and a session that has seen the present version knows how it stands
-//! ([`Nexus::standing`]).
+//! The sessions of a target are threads, and this is where they meet, so it has a lock; only
+//! [`sanitize`](super::sanitize) has another one, for the thread that carries it out. A command
+//! does not pay for it as long as nothing changes: every change of the table counts up a version,
+//! and a session that has seen the present version knows how it stands ([`Nexus::standing`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,7 +3,9 @@
 //! command of this table is one that [`Cdb`](crate::wire::scsi::Cdb) can parse, and the reverse.
 
 use super::{LogicalUnit, Outcome, allocated, illegal, invalid_field};
-use crate::wire::scsi::opcode::{self, maintenance_in, reserve_in, reserve_out, service_action_in};
+use crate::wire::scsi::opcode::{
+    self, maintenance_in, reserve_in, reserve_out, sanitize, service_action_in,
+};
 use crate::wire::scsi::{Sense, asc};
 
 /// A command that units execute.
@@ -21,6 +23,8 @@ pub(super) struct Command {
     alone: bool,
     /// Its data has one length, and other data means that something else was meant.
     exact: bool,
+    /// A bit that means nothing must be zero: what is destroyed must have been meant.
+    strict: bool,
     /// Which units know it.
     units: Units,
 }
@@ -44,6 +48,10 @@ enum Units {
     Thin,
     /// Those whose medium can be ejected.
     Removable,
+    /// Those that may be sanitized.
+    Sanitizable,
+    /// Those of them that can free blocks.
+    Erasable,
 }
 
 /// NACA in the CONTROL byte is looked at, and refused.
@@ -56,6 +64,7 @@ const fn unit(usage: &'static [u8]) -> Command {
         access: Access::Unit,
         alone: false,
         exact: false,
+        strict: false,
         units: Units::All,
     }
 }
@@ -86,6 +95,28 @@ const fn thin(command: Command) -> Command {
 
 const fn removable(command: Command) -> Command {
     Command { units: Units::Removable, ..command }
+}
+
+const fn sanitizable(command: Command) -> Command {
+    Command { strict: true, units: Units::Sanitizable, ..command }
+}
+
+/// A service action of SANITIZE.
+macro_rules! sanitize {
+    ($action:expr) => {
+        sanitizable(action(alone(write(&[
+            opcode::SANITIZE,
+            IMMEDIATE_SANITIZE | $action,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0xff,
+            0xff,
+            CONTROL,
+        ]))))
+    };
 }
 
 /// A CDB of ten bytes that names a range, with the bits of its byte 1.
@@ -145,6 +176,8 @@ const TRANSFER: u8 = 0xf8;
 const VERIFY: u8 = 0xf6;
 /// IMMED.
 const IMMEDIATE: u8 = 0x02;
+/// IMMED and AUSE.
+const IMMEDIATE_SANITIZE: u8 = 0xa0;
 /// PROTECT, ANCHOR and UNMAP.
 const PROVISIONING: u8 = 0xf8;
 /// The same and NDOB.
@@ -174,6 +207,9 @@ const COMMANDS: &[Command] = &[
     read(&[opcode::READ_DEFECT_DATA_10, 0, 0x1f, 0, 0, 0, 0, 0xff, 0xff, CONTROL]),
     exact(write(ten!(opcode::WRITE_SAME_10, PROVISIONING))),
     thin(write(&[opcode::UNMAP, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, CONTROL])),
+    sanitize!(sanitize::OVERWRITE),
+    Command { units: Units::Erasable, ..sanitize!(sanitize::BLOCK_ERASE) },
+    sanitize!(sanitize::EXIT_FAILURE_MODE),
     alone(unit(&[opcode::MODE_SELECT_10, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, CONTROL])),
     unit(&[opcode::RESERVE_10, 0x11, 0, 0, 0, 0, 0, 0, 0, CONTROL]),
     unit(&[opcode::RELEASE_10, 0x11, 0, 0, 0, 0, 0, 0, 0, CONTROL]),
@@ -290,12 +326,25 @@ impl Command {
             Units::All => true,
             Units::Thin => unit.store.can_discard(),
             Units::Removable => unit.is_removable(),
+            Units::Sanitizable => unit.sanitize,
+            Units::Erasable => unit.knows_block_erase(),
         }
     }
 
     /// What it does.
     pub(super) fn access(&self) -> Access {
         self.access
+    }
+
+    /// Whether every bit of a CDB that means nothing is as it should be.
+    fn check_bits(&self, cdb: &[u8; 16]) -> Result<(), Sense> {
+        let reserved = cdb.iter().zip(self.usage).skip(1).map(|(byte, usage)| byte & !usage);
+        match reserved.enumerate().find(|(_, reserved)| *reserved != 0) {
+            Some((index, bits)) if self.strict => {
+                Err(invalid_field(index as u16 + 1, Some(bits.ilog2() as u8)))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -345,7 +394,14 @@ impl LogicalUnit {
         let action = cdb[1] & SERVICE_ACTION_MASK;
         let mut actions = std::iter::once(first).chain(commands);
         let found = actions.find(|command| command.service_action() == action);
-        found.ok_or(invalid_field(1, Some(4)))
+        let found = found.ok_or(invalid_field(1, Some(4)))?;
+        found.check_bits(cdb)?;
+        Ok(found)
+    }
+
+    /// SANITIZE with BLOCK ERASE.
+    pub(super) fn knows_block_erase(&self) -> bool {
+        self.sanitize && self.store.can_discard()
     }
 
     /// REPORT SUPPORTED OPERATION CODES (SPC-4 §6.34).

@@ -82,7 +82,7 @@ impl LogicalUnit {
         Ok(Outcome::Good)
     }
 
-    fn write_pattern(&self, block: &[u8], extent: Extent) -> io::Result<()> {
+    pub(super) fn write_pattern(&self, block: &[u8], extent: Extent) -> io::Result<()> {
         let chunk_bytes = extent.bytes.min(CHUNK_BYTES);
         let chunk = block.repeat(chunk_bytes as usize / block.len());
         let mut done = 0;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::login::Claim;
 use super::output::Output;
+use super::sanitizing::Sanitizing;
 use super::task::{NewTask, Placement, Task, Tasks};
 use super::task_management::Resetting;
 use super::text::{Known, Refusal, Texts};
@@ -50,6 +51,7 @@ pub(super) struct FullFeature {
     ping_sent: Option<Instant>,
     /// Tasks of others end: the owner is told, and these are answered when it has seen to it.
     pub(super) resetting: VecDeque<Resetting>,
+    pub(super) sanitizing: Sanitizing,
     logged_out: bool,
 }
 
@@ -83,6 +85,7 @@ impl FullFeature {
             last_heard: now,
             ping_sent: None,
             resetting: VecDeque::new(),
+            sanitizing: Sanitizing::default(),
             logged_out: false,
         }
     }
@@ -331,6 +334,9 @@ impl FullFeature {
             Outcome::Preempted(sessions) => {
                 self.resetting.push_back(Resetting::preempted(tag, lun, sessions));
             }
+            Outcome::Sanitizing { number, immediate } => {
+                self.start_sanitizing(tag, number, immediate, out);
+            }
             Outcome::Conflict => self.respond(tag, ScsiStatus::ReservationConflict, None, 0, out),
             Outcome::CheckCondition(sense) => {
                 self.respond(tag, ScsiStatus::CheckCondition, Some(*sense), 0, out);
@@ -415,6 +421,7 @@ impl FullFeature {
         if self.tasks.is_early(tag) {
             self.window.hold(self.tasks.get(tag).cmd_sn, Held::Void);
         }
+        self.sanitizing.forget(tag);
         self.tasks.close(tag, &mut out.buffers);
         while let Some(starved) = self.tasks.next_starved() {
             self.go_on(starved, out);

@@ -10,6 +10,7 @@
 //!   there are the stores touched.
 //! - [`Event::Reset`]: make sure that no command of another session that came earlier will still be
 //!   executed, by [`Target::handle_reset`] of that session; then [`Target::reset_done`].
+//! - [`Event::Sanitize`]: see to it beside all else.
 //! - [`Event::Ended`]: send what is left and close the connection.
 //!
 //! Limits of one connection: 128 commands in the window and 16 immediate ones; write buffers of
@@ -23,6 +24,7 @@ mod config;
 mod full_feature;
 mod login;
 mod output;
+mod sanitizing;
 mod security;
 mod task;
 mod task_management;
@@ -98,6 +100,13 @@ pub enum Event {
         lun: Option<Lun>,
         /// Of these sessions, which are others than this one, or of all.
         sessions: Option<Vec<SessionName>>,
+    },
+    /// A sanitize operation of this logical unit has begun: in another thread call
+    /// [`LogicalUnit::sanitize`](super::logical_unit::LogicalUnit::sanitize) until it is over, and
+    /// then [`Target::handle_sanitized`] of every session.
+    Sanitize {
+        /// Which one.
+        lun: Lun,
     },
     /// Nothing more will come or go but what is still to be sent.
     Ended(End),
@@ -248,7 +257,7 @@ impl Target {
             return Some(event);
         }
         match &mut self.state {
-            State::LoggedIn(session) => session.next_reset().or_else(|| {
+            State::LoggedIn(session) => session.next_news().or_else(|| {
                 // Reads wait in their short form, as commands, until there is room for their data.
                 self.output.has_room().then(|| session.next_command())?
             }),
@@ -329,6 +338,13 @@ impl Target {
     pub fn handle_reset(&mut self, lun: Option<Lun>) {
         if let State::LoggedIn(session) = &mut self.state {
             session.handle_reset(lun, &mut self.output);
+        }
+    }
+
+    /// A sanitize operation may be over: answers the command that began it.
+    pub fn handle_sanitized(&mut self) {
+        if let State::LoggedIn(session) = &mut self.state {
+            session.handle_sanitized(&mut self.output);
         }
     }
 

@@ -148,8 +148,10 @@ impl FullFeature {
     }
 
     /// What the owner has not been told yet.
-    pub(super) fn next_reset(&mut self) -> Option<Event> {
-        let reset = self.resetting.iter_mut().find(|reset| !reset.announced)?;
+    pub(super) fn next_news(&mut self) -> Option<Event> {
+        let Some(reset) = self.resetting.iter_mut().find(|reset| !reset.announced) else {
+            return self.sanitizing.next_event();
+        };
         reset.announced = true;
         Some(Event::Reset { lun: reset.lun, sessions: reset.sessions.take() })
     }

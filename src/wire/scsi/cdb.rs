@@ -185,6 +185,17 @@ pub enum Cdb {
         /// PARAMETER LIST LENGTH in bytes.
         parameter_bytes: u16,
     },
+    /// SANITIZE.
+    Sanitize {
+        /// SERVICE ACTION, five bits.
+        action: u8,
+        /// IMMED: answer before it is done.
+        immediate: bool,
+        /// AUSE: a failure may be left with EXIT FAILURE MODE.
+        unrestricted: bool,
+        /// PARAMETER LIST LENGTH in bytes.
+        parameter_bytes: u16,
+    },
     /// WRITE SAME; `size` is ten or sixteen.
     WriteSame {
         /// Which form.

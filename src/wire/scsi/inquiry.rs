@@ -379,6 +379,9 @@ pub struct BlockCharacteristics {
     pub rotation_rate: u16,
     /// FUAB: FUA and SYNCHRONIZE CACHE act on the whole unit's cache as this standard says.
     pub fua_behavior: bool,
+    /// WABEREQ 01b: after SANITIZE with BLOCK ERASE blocks can be read without being written first.
+    /// Otherwise 00b: there is no BLOCK ERASE, or nothing is said.
+    pub reads_after_block_erase: bool,
 }
 
 impl BlockCharacteristics {
@@ -392,6 +395,7 @@ impl BlockCharacteristics {
         Ok(BlockCharacteristics {
             rotation_rate: be16(&page, 4),
             fua_behavior: page[8] & 0x02 != 0,
+            reads_after_block_erase: page[7] >> 6 == 0b01,
         })
     }
 
@@ -401,6 +405,7 @@ impl BlockCharacteristics {
         out[1] = VPD_BLOCK_CHARACTERISTICS;
         out[3] = (BlockCharacteristics::BYTES - 4) as u8;
         out[4..6].copy_from_slice(&self.rotation_rate.to_be_bytes());
+        out[7] = u8::from(self.reads_after_block_erase) << 6;
         out[8] = u8::from(self.fua_behavior) << 1;
         out
     }
@@ -571,8 +576,9 @@ mod tests {
 
     #[test]
     fn characteristics_and_provisioning_both_ways() {
-        let solid = BlockCharacteristics { rotation_rate: 1, fua_behavior: true };
-        assert_eq!(solid.emit()[..9], [0, 0xb1, 0, 0x3c, 0, 1, 0, 0, 2]);
+        let (rotation_rate, fua_behavior, reads_after_block_erase) = (1, true, true);
+        let solid = BlockCharacteristics { rotation_rate, fua_behavior, reads_after_block_erase };
+        assert_eq!(solid.emit()[..9], [0, 0xb1, 0, 0x3c, 0, 1, 0, 0x40, 2]);
         assert_eq!(BlockCharacteristics::parse(&solid.emit()), Ok(solid));
         let thin = LogicalBlockProvisioning {
             unmap: true,

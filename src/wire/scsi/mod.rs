@@ -13,6 +13,7 @@ mod mode;
 pub mod opcode;
 mod parameter;
 mod reservation;
+mod sanitize;
 mod sense;
 
 pub use cdb::{Cdb, CdbSize, ProvisioningFlags, TransferFlags};
@@ -41,6 +42,7 @@ pub use reservation::{
     emit_full_status, emit_reservation, emit_reservation_keys, parse_full_status,
     parse_reservation, parse_reservation_keys,
 };
+pub use sanitize::OverwriteList;
 pub use sense::{FieldPointer, Sense, SenseKey, asc};
 
 /// A logical unit number as it stands in PDUs: eight bytes (SAM-5 §4.7).

@@ -23,6 +23,7 @@ pub const SYNCHRONIZE_CACHE_10: u8 = 0x35;
 pub const READ_DEFECT_DATA_10: u8 = 0x37;
 pub const WRITE_SAME_10: u8 = 0x41;
 pub const UNMAP: u8 = 0x42;
+pub const SANITIZE: u8 = 0x48;
 pub const MODE_SELECT_10: u8 = 0x55;
 pub const RESERVE_10: u8 = 0x56;
 pub const RELEASE_10: u8 = 0x57;
@@ -57,6 +58,13 @@ pub mod service_action_in {
 pub mod maintenance_in {
     pub const REPORT_SUPPORTED_OPERATION_CODES: u8 = 0x0c;
     pub const REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS: u8 = 0x0d;
+}
+
+/// Service actions of SANITIZE.
+pub mod sanitize {
+    pub const OVERWRITE: u8 = 0x01;
+    pub const BLOCK_ERASE: u8 = 0x02;
+    pub const EXIT_FAILURE_MODE: u8 = 0x1f;
 }
 
 /// Service actions of PERSISTENT RESERVE IN.

@@ -64,6 +64,7 @@ pub mod asc {
     pub const NO_ADDITIONAL_SENSE: (u8, u8) = (0x00, 0x00);
     pub const NOT_READY_BECOMING_READY: (u8, u8) = (0x04, 0x01);
     pub const NOT_READY_INITIALIZING_COMMAND_REQUIRED: (u8, u8) = (0x04, 0x02);
+    pub const NOT_READY_SANITIZE_IN_PROGRESS: (u8, u8) = (0x04, 0x1b);
     pub const WRITE_ERROR: (u8, u8) = (0x0c, 0x00);
     pub const UNRECOVERED_READ_ERROR: (u8, u8) = (0x11, 0x00);
     pub const PARAMETER_LIST_LENGTH_ERROR: (u8, u8) = (0x1a, 0x00);
@@ -87,6 +88,7 @@ pub mod asc {
     pub const REGISTRATIONS_PREEMPTED: (u8, u8) = (0x2a, 0x05);
     pub const CAPACITY_DATA_HAS_CHANGED: (u8, u8) = (0x2a, 0x09);
     pub const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
+    pub const SANITIZE_COMMAND_FAILED: (u8, u8) = (0x31, 0x03);
     pub const MEDIUM_NOT_PRESENT: (u8, u8) = (0x3a, 0x00);
     pub const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);
     pub const INQUIRY_DATA_HAS_CHANGED: (u8, u8) = (0x3f, 0x03);
@@ -126,6 +128,8 @@ pub struct Sense {
     pub information: Option<u64>,
     /// For ILLEGAL REQUEST, the field.
     pub field: Option<FieldPointer>,
+    /// For NOT READY, the PROGRESS INDICATION of what is going on: of 65536 parts so many are done.
+    pub progress: Option<u16>,
 }
 
 impl Sense {
@@ -134,7 +138,7 @@ impl Sense {
 
     /// Sense of a key and one of the pairs in [`asc`].
     pub const fn new(key: SenseKey, (asc, ascq): (u8, u8)) -> Sense {
-        Sense { key, asc, ascq, information: None, field: None }
+        Sense { key, asc, ascq, information: None, field: None, progress: None }
     }
 
     /// The same with INFORMATION.
@@ -146,6 +150,12 @@ impl Sense {
     /// The same with a field pointer.
     pub const fn with_field(mut self, field: FieldPointer) -> Sense {
         self.field = Some(field);
+        self
+    }
+
+    /// The same with a progress indication.
+    pub const fn with_progress(mut self, progress: u16) -> Sense {
+        self.progress = Some(progress);
         self
     }
 
@@ -183,8 +193,8 @@ impl Sense {
         out[7] = (Sense::FIXED_BYTES - 8) as u8;
         out[12] = self.asc;
         out[13] = self.ascq;
-        if let Some(field) = self.field {
-            out[15..18].copy_from_slice(&emit_field_pointer(field));
+        if let Some(specific) = self.key_specific() {
+            out[15..18].copy_from_slice(&specific);
         }
         out
     }
@@ -196,13 +206,20 @@ impl Sense {
             out.extend([DESCRIPTOR_INFORMATION, 0x0a, DESCRIPTOR_INFORMATION_VALID, 0]);
             out.extend(information.to_be_bytes());
         }
-        if let Some(field) = self.field {
+        if let Some(specific) = self.key_specific() {
             out.extend([DESCRIPTOR_SENSE_KEY_SPECIFIC, 0x06, 0, 0]);
-            out.extend(emit_field_pointer(field));
+            out.extend(specific);
             out.push(0);
         }
         out[7] = (out.len() - 8) as u8;
         out
+    }
+
+    /// The bytes whose meaning depends on the key (SPC-4 §4.5.2.4).
+    fn key_specific(&self) -> Option<[u8; 3]> {
+        let progress = self.progress.map(u16::to_be_bytes);
+        let progress = progress.map(|[high, low]| [SKSV, high, low]);
+        self.field.map(emit_field_pointer).or(progress)
     }
 }
 
@@ -254,6 +271,12 @@ fn parse_field_pointer(key: SenseKey, bytes: [u8; 3]) -> Option<FieldPointer> {
     })
 }
 
+/// PROGRESS INDICATION stands in the same bytes (SPC-4 §4.5.2.4.4).
+fn parse_progress(key: SenseKey, [flags, high, low]: [u8; 3]) -> Option<u16> {
+    let has_progress = matches!(key, SenseKey::NoSense | SenseKey::NotReady);
+    (has_progress && flags & SKSV != 0).then_some(u16::from_be_bytes([high, low]))
+}
+
 fn parse_fixed(bytes: &[u8]) -> Sense {
     let mut fixed = [0; Sense::FIXED_BYTES];
     let present = bytes.len().min(fixed.len());
@@ -265,6 +288,7 @@ fn parse_fixed(bytes: &[u8]) -> Sense {
         ascq: fixed[13],
         information: (fixed[0] & FIXED_VALID != 0).then(|| u64::from(be32(&fixed, 3))),
         field: parse_field_pointer(key, [fixed[15], fixed[16], fixed[17]]),
+        progress: parse_progress(key, [fixed[15], fixed[16], fixed[17]]),
     }
 }
 
@@ -284,8 +308,9 @@ fn parse_descriptor(bytes: &[u8]) -> Sense {
                 sense.information = Some(be64(descriptor, 4));
             }
             DESCRIPTOR_SENSE_KEY_SPECIFIC if descriptor.len() >= 7 => {
-                sense.field =
-                    parse_field_pointer(key, [descriptor[4], descriptor[5], descriptor[6]]);
+                let specific = [descriptor[4], descriptor[5], descriptor[6]];
+                sense.field = parse_field_pointer(key, specific);
+                sense.progress = parse_progress(key, specific);
             }
             _ => {}
         }
@@ -303,6 +328,7 @@ mod tests {
         ascq: 0x00,
         information: Some(0x1234_5678),
         field: Some(FieldPointer { in_cdb: true, byte: 2, bit: Some(5) }),
+        progress: None,
     };
 
     const FIXED: [u8; 18] =
@@ -330,6 +356,19 @@ mod tests {
         let sense = LBA_IN_CDB.with_information(1 << 40);
         assert_eq!(Sense::parse(&sense.emit_fixed()).unwrap().information, None);
         assert_eq!(Sense::parse(&sense.emit_descriptor()), Ok(sense));
+    }
+
+    #[test]
+    fn progress_both_ways() {
+        let code = asc::NOT_READY_SANITIZE_IN_PROGRESS;
+        let sense = Sense::new(SenseKey::NotReady, code).with_progress(0x8001);
+        let fixed = sense.emit_fixed();
+        assert_eq!((fixed[12], fixed[13], &fixed[15..]), (0x04, 0x1b, &[0x80, 0x80, 0x01][..]));
+        assert_eq!(Sense::parse(&fixed), Ok(sense));
+        assert_eq!(Sense::parse(&sense.emit_descriptor()), Ok(sense));
+        // The same bytes are a retry count elsewhere.
+        let failed = Sense { key: SenseKey::MediumError, ..sense };
+        assert_eq!(Sense::parse(&failed.emit_fixed()).unwrap().progress, None);
     }
 
     #[test]

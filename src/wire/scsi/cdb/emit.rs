@@ -44,6 +44,11 @@ impl Cdb {
                 cdb[1] = u8::from(anchor);
                 cdb[7..9].copy_from_slice(&parameter_bytes.to_be_bytes());
             }
+            Cdb::Sanitize { action, immediate, unrestricted, parameter_bytes } => {
+                cdb[0] = opcode::SANITIZE;
+                cdb[1] = u8::from(immediate) << 7 | u8::from(unrestricted) << 5 | action;
+                cdb[7..9].copy_from_slice(&parameter_bytes.to_be_bytes());
+            }
             Cdb::ModeSelect { .. } | Cdb::ModeSense { .. } => self.emit_mode(&mut cdb),
             Cdb::ReadCapacity16 { .. }
             | Cdb::GetLbaStatus { .. }

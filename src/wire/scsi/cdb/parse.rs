@@ -1,7 +1,9 @@
 //! From sixteen bytes to a command.
 
 use super::super::super::{be16, be32, be64};
-use super::super::opcode::{self, maintenance_in, reserve_in, reserve_out, service_action_in};
+use super::super::opcode::{
+    self, maintenance_in, reserve_in, reserve_out, sanitize, service_action_in,
+};
 use super::{Cdb, CdbSize, ProvisioningFlags, TransferFlags, bit};
 
 impl Cdb {
@@ -119,6 +121,15 @@ fn parse_with_service_action(cdb: &[u8; 16], opcode: u8, service_action: u8) -> 
             scope: cdb[2] >> 4,
             kind: cdb[2] & 0x0f,
             parameter_bytes: be32(cdb, 5),
+        },
+        (
+            opcode::SANITIZE,
+            sanitize::OVERWRITE | sanitize::BLOCK_ERASE | sanitize::EXIT_FAILURE_MODE,
+        ) => Cdb::Sanitize {
+            action: service_action,
+            immediate: bit(cdb[1], 7),
+            unrestricted: bit(cdb[1], 5),
+            parameter_bytes: be16(cdb, 7),
         },
         (opcode::MAINTENANCE_IN, maintenance_in::REPORT_SUPPORTED_OPERATION_CODES) => {
             Cdb::ReportSupportedOperationCodes {

@@ -43,6 +43,12 @@ fn small_commands() {
         Cdb::ReportLuns { select: 2, allocation: 4096 },
     );
     check(&[0x42, 1, 0, 0, 0, 0, 0, 0, 24, 0], Cdb::Unmap { anchor: true, parameter_bytes: 24 });
+    let (immediate, unrestricted) = (true, true);
+    check(
+        &[0x48, 0xa1, 0, 0, 0, 0, 0, 0x02, 0x04, 0],
+        Cdb::Sanitize { action: 1, immediate, unrestricted, parameter_bytes: 516 },
+    );
+    check(&[0x48, 0x04], Cdb::Other { opcode: 0x48, service_action: 4 });
 }
 
 #[test]
