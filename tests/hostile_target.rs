@@ -360,13 +360,40 @@ fn openbsd_check_condition_with_next_to_no_data() {
 }
 
 #[test]
-fn a_stat_sn_that_jumps_or_repeats() {
+fn a_stat_sn_that_jumps() {
     let wrong = "the peer sent a PDU that has a StatSN out of order";
     let attack = status(|response, _| {
         let sns = StatusSns { stat_sn: Sn(WRONG), ..response.sns };
         Some(vec![pdu(&ScsiResponse { sns, ..*response }.emit(), &[])])
     });
     check(WRITE, attack, &[wrong]);
+}
+
+/// gotgt gives each answer the ExpStatSN of its command, so that two commands at once get the same.
+#[test]
+fn a_stat_sn_that_comes_again_does_not_stop_the_session() {
+    let mut pair = Pair::logged_in(Settings::default());
+    let mut first = None;
+    pair.taps.tamper = Some(Box::new(move |direction, mut pdu, _, _| {
+        let ends = |pdu: &[u8]| match pdu[0] & 0x3f {
+            ScsiResponse::OPCODE => true,
+            DataIn::OPCODE => pdu[1] & 1 != 0,
+            _ => false,
+        };
+        if direction == Direction::Down && ends(&pdu) {
+            let stat_sn = *first.get_or_insert([pdu[24], pdu[25], pdu[26], pdu[27]]);
+            pdu[24..28].copy_from_slice(&stat_sn);
+        }
+        pdu
+    }));
+    for tag in 0..4 {
+        pair.submit(Tag(tag), WRITE, u64::from(tag), &pattern(1, u64::from(tag), 1));
+    }
+    for tag in 0..4 {
+        assert_eq!(pair.wait_for(Tag(tag)).result, Ok(()));
+    }
+    assert!(pair.read(0, 2048) == pattern(1, 0, 4));
+    assert_eq!(pair.visited.len(), 1, "the session logged in again");
 }
 
 #[test]

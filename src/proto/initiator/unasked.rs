@@ -17,6 +17,9 @@ const CONNECTION_DROP: u8 = 2;
 const SESSION_DROP: u8 = 3;
 const NEGOTIATION_REQUEST: u8 = 4;
 
+/// How far a StatSN may lie behind the one that is due: more than there are ever commands at once.
+const STAT_SN_BEHIND_MAX: u32 = 1024;
+
 impl Initiator {
     pub(super) fn handle_nop(&mut self, nop: &NopIn) -> Result<(), Error> {
         if nop.itt == PING_ITT {
@@ -128,15 +131,19 @@ impl Initiator {
     }
 
     /// Takes the counters of a PDU that has a StatSN of its own. On one connection of TCP nothing
-    /// overtakes or repeats, so a number out of order means a lost answer, which ends the session
-    /// at ErrorRecoveryLevel 0 (RFC 7143 §7.9).
+    /// overtakes, so a number that is left out means a lost answer, which ends the session at
+    /// ErrorRecoveryLevel 0 (RFC 7143 §7.9). One that comes again loses nothing: there are targets
+    /// that take it from our ExpStatSN, and targets that begin with the one of their login.
     pub(super) fn count_status(&mut self, sns: &StatusSns) -> Result<(), Error> {
-        if sns.stat_sn != self.exp_stat_sn {
+        let behind = sns.stat_sn.steps_to(self.exp_stat_sn);
+        if behind > STAT_SN_BEHIND_MAX {
             let rule = "has a StatSN out of order";
             return Err(Error::PeerMisbehaved { pdu: "PDU", rule });
         }
         self.window.update(sns);
-        self.exp_stat_sn = sns.stat_sn.next();
+        if behind == 0 {
+            self.exp_stat_sn = sns.stat_sn.next();
+        }
         Ok(())
     }
 }
