@@ -1,9 +1,10 @@
 //! Our initiator against the targets of others, and our target against their initiators: that our
 //! reading of the standards is also theirs.
 //!
-//! LIO and open-iscsi's data path are parts of the kernel in which the tests run; tgt, open-iscsi's
-//! login, the tools of libiscsi and QEMU's driver are Debian's packages.
+//! LIO and open-iscsi's data path are parts of the kernel in which the tests run; tgt, istgt,
+//! open-iscsi's login, the tools of libiscsi and QEMU's driver are Debian's packages.
 
+mod istgt;
 #[path = "../kernel/mod.rs"]
 mod kernel;
 mod libiscsi;
@@ -14,9 +15,12 @@ mod programs;
 mod qemu;
 mod tgt;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use programs::{Attached, Load, run};
+use kernel::wait_until;
+use programs::{Attached, LUNBOOT, Load, daemons, run};
 
 fn inside(name: &str, body: impl FnOnce()) {
     kernel::inside_with(name, "768M", body);
@@ -127,4 +131,28 @@ impl Wish {
         assert_eq!(disk.status("reconnects"), "0");
         disk.detach();
     }
+}
+
+/// With these secrets the disk is the one in this file.
+fn holds_with(secrets: &Path, uri: &str, file: &Path) {
+    let disk = Attached::from_uri(uri, &["--secrets", secrets.to_str().unwrap()]);
+    run("cmp", &[disk.text(), file.to_str().unwrap()]);
+    disk.detach();
+}
+
+/// With these secrets there is no disk, however often it is tried, and it is said why.
+fn complains_with(secrets: &Path, uri: &str, why: &str) {
+    let mut attach = Command::new(LUNBOOT)
+        .args(["attach", "--secrets", secrets.to_str().unwrap(), uri])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("lunboot starts");
+    let said = BufReader::new(attach.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = said.take_while(|line| !line.contains("try 4"));
+    assert!(said.any(|line| line.contains(why)), "nothing of {why:?}");
+    attach.kill().unwrap();
+    attach.wait().unwrap();
+    wait_until("the end of the daemon", || daemons() == 0);
 }

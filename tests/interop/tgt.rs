@@ -1,15 +1,16 @@
 //! The target of tgt, a daemon in user space.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::kernel::{have, wait_until};
 use crate::programs::{
-    Attached, LUNBOOT, Load, NAME, Said, daemons, file_system_works, lunboot, random_file, run,
-    secrets, try_run,
+    Attached, Load, NAME, Said, file_system_works, lunboot, random_file, run, secrets, try_run,
 };
-use crate::{INITIATOR, TARGET, WISHES, WRONG, initiator_line, inside, target_line};
+use crate::{
+    INITIATOR, TARGET, WISHES, WRONG, complains_with, holds_with, initiator_line, inside,
+    target_line,
+};
 
 /// A target with one disk as LUN 1, where tgt has its first.
 struct Tgt {
@@ -139,36 +140,13 @@ fn tgt_serves_us_with_chap() {
         let wrong = secrets("wrong", &initiator_line(WRONG));
         let wrong_target = secrets("wrong-target", &(ours + &target_line(WRONG)));
         tgt.demand(INITIATOR, &[]);
-        holds(&one_way, &file);
-        complains(&wrong, "the target refused our name or secret (0x0201)");
+        holds_with(&one_way, &uri(), &file);
+        complains_with(&wrong, &uri(), "the target refused our name or secret (0x0201)");
         tgt.demand(TARGET, &["--outgoing"]);
-        holds(&one_way, &file);
-        holds(&both, &file);
-        complains(&wrong_target, "the target could not prove that it knows its own secret");
+        holds_with(&one_way, &uri(), &file);
+        holds_with(&both, &uri(), &file);
+        let why = "the target could not prove that it knows its own secret";
+        complains_with(&wrong_target, &uri(), why);
         tgt.kill();
     });
-}
-
-/// With these secrets the disk is the one in this file.
-fn holds(secrets: &Path, file: &Path) {
-    let disk = Attached::from_uri(&uri(), &["--secrets", secrets.to_str().unwrap()]);
-    run("cmp", &[disk.text(), file.to_str().unwrap()]);
-    disk.detach();
-}
-
-/// With these secrets there is no disk, however often it is tried, and it is said why.
-fn complains(secrets: &Path, why: &str) {
-    let mut attach = Command::new(LUNBOOT)
-        .args(["attach", "--secrets", secrets.to_str().unwrap(), &uri()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("lunboot starts");
-    let said = BufReader::new(attach.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let mut said = said.take_while(|line| !line.contains("try 4"));
-    assert!(said.any(|line| line.contains(why)), "nothing of {why:?}");
-    attach.kill().unwrap();
-    attach.wait().unwrap();
-    wait_until("the end of the daemon", || daemons() == 0);
 }
