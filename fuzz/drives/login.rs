@@ -8,7 +8,7 @@ use lunboot::wire::serial::Sn;
 use lunboot::wire::text::{self, Text};
 
 use super::common::server::NAME;
-use super::common::{Pair, Settings, challenge};
+use super::common::{Pair, Settings, challenge, portal};
 use super::input::Input;
 use super::pdu_stream::send_to_target;
 
@@ -99,7 +99,7 @@ pub fn login(bytes: &[u8]) {
 
 fn requests(input: &mut Input<'_>, secrets: Option<Secrets>) {
     let mut pair = Pair::new(Settings { secrets, ..Settings::default() });
-    pair.server.accept(0, pair.now);
+    pair.server.accept(0, &portal(10), pair.now);
     let isid = Isid([0x80, 1, 2, 3, 4, 5]);
     while !input.is_empty() && pair.server.is_connected(0) {
         let control = input.byte();

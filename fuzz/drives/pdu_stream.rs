@@ -8,7 +8,7 @@ use std::time::Duration;
 use lunboot::proto::disk::{Op, Tag};
 use lunboot::wire::pdu::{Bhs, Header};
 
-use super::common::{Pair, Settings, pattern};
+use super::common::{Pair, Settings, pattern, portal};
 use super::input::Input;
 
 // Offsets in a basic header segment (RFC 7143 §11.2.1).
@@ -82,7 +82,7 @@ pub fn target_stream(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut pair = if input.byte() & 7 == 0 {
         let mut pair = Pair::new(settings());
-        pair.server.accept(0, pair.now);
+        pair.server.accept(0, &portal(10), pair.now);
         pair
     } else {
         Pair::logged_in(settings())

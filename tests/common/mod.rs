@@ -42,7 +42,7 @@ pub const BUFFER_BYTES: usize = 256 * 1024;
 const ROUNDS_MAX: u32 = 2_000_000;
 
 /// Most connections of one run: more means that one follows the other without end.
-const LINKS_MAX: usize = 1000;
+const LINKS_MAX: usize = 4000;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,10 +125,16 @@ pub struct Pair {
     /// Portals that refuse, and portals that say nothing at all.
     pub refused: Vec<Portal>,
     pub mute: Vec<Portal>,
+    /// Portals that need so long to answer.
+    pub tardy: Vec<(Portal, Duration)>,
+    /// Connections that came up at the target when another was in use already.
+    pub too_late: u64,
     /// Where the current link leads.
     pub reached: Rc<RefCell<Option<Portal>>>,
     /// Where each link has led.
     pub visited: Vec<Portal>,
+    /// When the last login was through.
+    pub logged_in_at: Option<Instant>,
     /// Nobody listens: connections are refused.
     pub refusing: bool,
     /// Cut the link when so many more bytes have arrived in this direction.
@@ -182,8 +188,11 @@ impl Pair {
             connecting: Vec::new(),
             refused: Vec::new(),
             mute: Vec::new(),
+            tardy: Vec::new(),
+            too_late: 0,
             reached: Rc::default(),
             visited: Vec::new(),
+            logged_in_at: None,
             refusing: false,
             cut_after: None,
             arrived: BTreeMap::from([(Direction::Up, 0), (Direction::Down, 0)]),
@@ -342,9 +351,17 @@ impl Pair {
     }
 
     fn handle_timeouts(&mut self) {
-        self.session.handle_timeout(self.now);
-        self.drain_session();
         self.server.handle_timeouts(self.now);
+        // A deadline that has passed and stays would be waited for without any rest. That of a
+        // connection that is to be made at once follows on that of the one that was given up.
+        for _ in 0..3 {
+            self.session.handle_timeout(self.now);
+            self.drain_session();
+            if self.session.next_deadline().is_none_or(|next| next > self.now) {
+                return;
+            }
+        }
+        panic!("a deadline has passed, and nothing is done about it");
     }
 
     // Faults.
@@ -370,8 +387,18 @@ impl Pair {
     /// From now on nothing arrives any more over this link, and nobody is told.
     pub fn silence(&mut self) {
         if let Some(link) = self.current {
-            self.links[link].silent = true;
+            self.links[link].silence();
         }
+    }
+
+    /// Whether a portal takes connections.
+    pub fn is_open(&self, portal: &Portal) -> bool {
+        ![&self.mute, &self.refused].into_iter().any(|closed| closed.contains(portal))
+    }
+
+    /// Where the link in use leads.
+    pub fn current_portal(&self) -> Option<&Portal> {
+        self.current.map(|link| &self.links[link].portal)
     }
 
     /// The target's machine loses power, and its cache as `survives` says; then it is back.
@@ -397,23 +424,41 @@ impl Pair {
             let error = Error::Transport(format!("connect to {portal}: refused").into());
             self.session.handle_refused(number, error, self.now);
         } else {
-            assert!(
-                self.links.len() < LINKS_MAX,
-                "connections without end; events: {:#?}",
-                &self.events[self.events.len().saturating_sub(8)..]
-            );
-            self.connecting.clear();
-            self.current = Some(self.links.len());
-            self.server.accept(self.links.len(), self.now);
-            self.links.push(Link::default());
+            let losers = std::mem::take(&mut self.connecting);
+            self.current = Some(self.open_link(&portal));
             self.visited.push(portal.clone());
             self.reached.replace(Some(portal));
             self.taps.begin();
             let challenge = challenge(self.links.len() as u64);
             self.session.handle_connected(number, challenge, self.now);
+            self.close_losers(losers);
         }
         self.drain_session();
         true
+    }
+
+    /// A connection comes up at the target.
+    fn open_link(&mut self, portal: &Portal) -> usize {
+        let index = self.links.len();
+        assert!(
+            index < LINKS_MAX,
+            "connections without end; events: {:#?}",
+            &self.events[self.events.len().saturating_sub(8)..]
+        );
+        self.server.accept(index, portal, self.now);
+        self.links.push(Link::new(portal.clone()));
+        index
+    }
+
+    /// Attempts that were not the first are closed; some have come up at the target by then.
+    fn close_losers(&mut self, losers: Vec<(Instant, Attempt)>) {
+        for (_, Attempt { portal, .. }) in losers {
+            if self.is_open(&portal) && self.settings.weather.shuffle {
+                let link = self.open_link(&portal);
+                self.links[link].initiator_is_gone();
+                self.too_late += 1;
+            }
+        }
     }
 
     fn session_sends(&mut self) -> bool {
@@ -438,7 +483,7 @@ impl Pair {
     fn target_receives(&mut self) -> bool {
         let mut progress = false;
         for index in self.oldest..self.links.len() {
-            let Some(link) = self.links[index].for_target() else { continue };
+            let link = &mut self.links[index];
             let Some(space) = self.server.recv_space(index) else { continue };
             let most = self.settings.weather.split(&mut self.random).min(space.len());
             let most = limited(most, &self.cut_after, Direction::Up);
@@ -491,9 +536,6 @@ impl Pair {
     fn session_receives(&mut self) -> bool {
         let Some(index) = self.current else { return false };
         let link = &mut self.links[index];
-        if link.silent {
-            return false;
-        }
         let space = self.session.recv_space();
         let most = self.settings.weather.split(&mut self.random).min(space.len());
         let most = limited(most, &self.cut_after, Direction::Down);
@@ -533,7 +575,9 @@ impl Pair {
             match event {
                 Event::Connect(ref attempt) => {
                     assert!(self.current.is_none(), "a second connection is asked for");
-                    let delay = self.settings.weather.delay(&mut self.random);
+                    let tardy = self.tardy.iter().find(|(portal, _)| *portal == attempt.portal);
+                    let delay = self.settings.weather.delay(&mut self.random)
+                        + tardy.map_or(Duration::ZERO, |(_, delay)| *delay);
                     self.connecting.push((self.now + delay, attempt.clone()));
                 }
                 Event::Disconnect => {
@@ -542,6 +586,7 @@ impl Pair {
                         self.links[link].initiator_is_gone();
                     }
                 }
+                Event::LoggedIn(_) => self.logged_in_at = Some(self.now),
                 Event::WriteLost { start_sector, sectors, .. } => {
                     self.lost.push((start_sector, sectors, self.completions.len()));
                 }

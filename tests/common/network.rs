@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use lunboot::proto::random::Random;
+use lunboot::proto::session::Portal;
 
 /// How the network, and the target's disk behind it, behave by themselves.
 #[derive(Clone, Debug)]
@@ -80,6 +81,8 @@ struct Chunk {
 pub struct Pipe {
     chunks: VecDeque<Chunk>,
     bytes: usize,
+    /// Nothing arrives as long as this is set, and nobody is told.
+    pub silent: bool,
 }
 
 impl Pipe {
@@ -98,6 +101,9 @@ impl Pipe {
     }
 
     pub fn receive(&mut self, space: &mut [u8], now: Instant) -> usize {
+        if self.silent {
+            return 0;
+        }
         let mut count = 0;
         while let Some(chunk) = self.chunks.front_mut() {
             if chunk.arrival > now || count == space.len() {
@@ -120,20 +126,40 @@ impl Pipe {
         self.chunks.clear();
         self.bytes = 0;
     }
+
+    /// Nothing is left that could still arrive, the end of the connection included.
+    fn has_ended(&self) -> bool {
+        self.bytes == 0 && !self.silent
+    }
 }
 
 /// One connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Link {
+    /// Where it leads.
+    pub portal: Portal,
     pub up: Pipe,
     pub down: Pipe,
-    /// Nothing arrives any more, and nobody is told.
-    pub silent: bool,
     initiator_gone: bool,
     target_gone: bool,
 }
 
 impl Link {
+    pub fn new(portal: Portal) -> Link {
+        let (up, down) = (Pipe::default(), Pipe::default());
+        Link { portal, up, down, initiator_gone: false, target_gone: false }
+    }
+
+    /// Nothing arrives any more, and nobody is told.
+    pub fn silence(&mut self) {
+        (self.up.silent, self.down.silent) = (true, true);
+    }
+
+    /// What is on the way arrives after all.
+    pub fn end_silence(&mut self) {
+        (self.up.silent, self.down.silent) = (false, false);
+    }
+
     /// Both ends are gone, and everything on the way.
     pub fn close(&mut self) {
         (self.initiator_gone, self.target_gone) = (true, true);
@@ -153,22 +179,17 @@ impl Link {
         self.up.clear();
     }
 
-    pub fn for_target(&mut self) -> Option<&mut Link> {
-        (!self.silent).then_some(self)
-    }
-
     /// Nothing can happen on it any more.
     pub fn is_over(&self) -> bool {
-        let empty = self.up.bytes == 0 && self.down.bytes == 0;
-        self.initiator_gone && self.target_gone && (empty || self.silent)
+        self.initiator_gone && self.target_gone
     }
 
     pub fn has_ended_for_target(&self) -> bool {
-        self.initiator_gone && self.up.bytes == 0
+        self.initiator_gone && self.up.has_ended()
     }
 
     pub fn has_ended_for_initiator(&self) -> bool {
-        self.target_gone && self.down.bytes == 0
+        self.target_gone && self.down.has_ended()
     }
 
     pub fn is_target_gone(&self) -> bool {
@@ -177,7 +198,7 @@ impl Link {
 
     /// When the next bytes of either direction arrive.
     pub fn arrivals(&self) -> impl Iterator<Item = Instant> {
-        let pipes = [&self.up, &self.down].into_iter().filter(|_| !self.silent);
+        let pipes = [&self.up, &self.down].into_iter().filter(|pipe| !pipe.silent);
         pipes.flat_map(|pipe| pipe.chunks.iter().map(|chunk| chunk.arrival))
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! A connection hands out commands; they are executed by [`Target::execute`] against a
 //! [`FaultyStore`], at once and in order or when the lot falls on them. A session that logs in
-//! again ends the older one first. The real server has a thread for each of these.
+//! again ends the older one first, which may take as long as a command. The real server has a
+//! thread for each of these.
+//!
+//! A portal may also lead to a target that sends every login elsewhere, or to a stranger: a machine
+//! with a target of the same name and another disk.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +16,8 @@ use std::time::{Duration, Instant};
 use lunboot::proto::logical_unit::{LogicalUnit, Options};
 use lunboot::proto::logical_units::LogicalUnits;
 use lunboot::proto::random::Random;
-use lunboot::proto::target::{Event, SessionName, Tag, Target, TargetConfig};
+use lunboot::proto::session::Portal;
+use lunboot::proto::target::{Event, Redirect, SessionName, Tag, Target, TargetConfig};
 use lunboot::store::memory::MemoryStore;
 use lunboot::store::{Allocation, Store};
 
@@ -20,6 +25,9 @@ use super::Settings;
 use super::network::{Weather, gathered, up_to};
 
 pub const NAME: &str = "iqn.2026-11.example:root";
+
+/// What the disk of the stranger is full of.
+const STRANGE: u8 = 0xee;
 
 /// A store in memory that fails now and then.
 #[derive(Debug)]
@@ -127,11 +135,24 @@ pub struct Server {
     pub reinstated: u64,
     /// Commands that took a second or longer.
     pub slow: u64,
+    /// Portals that send every login elsewhere.
+    pub redirects: Vec<(Portal, Redirect)>,
+    /// Portals that lead to the stranger.
+    pub strange: Vec<Portal>,
+    /// So long nothing is said on a new connection.
+    pub hesitation: Duration,
+    stranger: Arc<TargetConfig>,
+    strange_store: Arc<FaultyStore>,
 }
 
 struct Connection {
     link: usize,
+    strange: bool,
     target: Target,
+    /// It says nothing before.
+    silent_until: Option<Instant>,
+    /// A good login, and when the older session of the same name has ended.
+    claim: Option<(Instant, SessionName, bool)>,
     session: Option<SessionName>,
     /// Commands that are to be executed, and when.
     commands: Vec<(Instant, Tag)>,
@@ -141,39 +162,75 @@ struct Connection {
 impl Server {
     pub fn new(settings: &Settings) -> Server {
         let store = Arc::new(FaultyStore::new(settings.disk_bytes, settings.seed ^ 0xfa17));
-        let options = Options {
-            logical_block_bytes: settings.block_bytes,
-            physical_block_bytes: 4096,
-            read_only: settings.read_only,
-            removable: false,
-            sanitize: false,
-        };
-        let unit = LogicalUnit::new(store.clone(), NAME, b"disk", options).expect("a sane disk");
-        let config = TargetConfig {
-            offer: settings.target,
-            ping_interval: settings.ping_interval,
-            secrets: settings.secrets.clone(),
-            ..TargetConfig::new(NAME, LogicalUnits::new(vec![unit]))
+        let strange_store = Arc::new(FaultyStore::new(settings.disk_bytes, 0));
+        let strange_bytes = vec![STRANGE; settings.disk_bytes as usize];
+        strange_store.memory.write_at(&strange_bytes, 0).expect("it is in memory");
+        let config = |store: &Arc<FaultyStore>, disk_name: &[u8]| {
+            let options = Options {
+                logical_block_bytes: settings.block_bytes,
+                physical_block_bytes: 4096,
+                read_only: settings.read_only,
+                removable: false,
+                sanitize: false,
+            };
+            let unit = LogicalUnit::new(store.clone(), NAME, disk_name, options);
+            let unit = unit.expect("a sane disk");
+            Arc::new(TargetConfig {
+                offer: settings.target,
+                ping_interval: settings.ping_interval,
+                secrets: settings.secrets.clone(),
+                ..TargetConfig::new(NAME, LogicalUnits::new(vec![unit]))
+            })
         };
         let block_bytes = settings.block_bytes as usize;
         Server {
-            config: Arc::new(config),
+            config: config(&store, b"disk"),
+            stranger: config(&strange_store, b"another disk"),
             store,
+            strange_store,
             connections: Vec::new(),
             block_bytes,
             tsih: 0,
             reinstated: 0,
             slow: 0,
+            redirects: Vec::new(),
+            strange: Vec::new(),
+            hesitation: Duration::ZERO,
         }
     }
 
-    pub fn accept(&mut self, link: usize, now: Instant) {
-        let portal = SocketAddr::from(([192, 0, 2, 10], 3260));
+    pub fn accept(&mut self, link: usize, portal: &Portal, now: Instant) {
+        let address = match portal {
+            Portal::Address(address) => *address,
+            Portal::Name { .. } => SocketAddr::from(([192, 0, 2, 10], 3260)),
+        };
+        let strange = self.strange.contains(portal);
+        let redirect = self.redirects.iter().find(|(from, _)| from == portal);
+        let config = match redirect {
+            // Whoever sends everybody away serves nothing.
+            Some((_, redirect)) => Arc::new(TargetConfig {
+                redirect: Some(*redirect),
+                ..TargetConfig::new(NAME, LogicalUnits::new(Vec::new()))
+            }),
+            None if strange => self.stranger.clone(),
+            None => self.config.clone(),
+        };
         let challenge = super::challenge(!(link as u64));
-        let target = Target::new(self.config.clone(), portal, challenge, now);
-        let commands = Vec::new();
-        let connection = Connection { link, target, session: None, commands, ended: false };
-        self.connections.push(connection);
+        self.connections.push(Connection {
+            link,
+            strange,
+            target: Target::new(config, address, challenge, now),
+            silent_until: (!self.hesitation.is_zero()).then(|| now + self.hesitation),
+            claim: None,
+            session: None,
+            commands: Vec::new(),
+            ended: false,
+        });
+    }
+
+    /// Whether something was written to the disk of the stranger.
+    pub fn is_stranger_harmed(&self) -> bool {
+        self.strange_store.memory.contents().iter().any(|byte| *byte != STRANGE)
     }
 
     pub fn recv_space(&mut self, link: usize) -> Option<&mut [u8]> {
@@ -204,11 +261,14 @@ impl Server {
                         self.connections[index].commands.push((due, tag));
                     }
                     Event::Claim { session, discovery } => {
-                        index = self.admit(index, session, discovery, now);
+                        let due = now + up_to(weather.execution_max, random);
+                        self.connections[index].claim = Some((due, session, discovery));
                     }
                     Event::Reset { lun, sessions } => {
+                        let strange = self.connections[index].strange;
                         let others = self.connections.iter_mut().enumerate();
-                        for (_, other) in others.filter(|(other, _)| *other != index) {
+                        let others = others.filter(|(other, _)| *other != index);
+                        for (_, other) in others.filter(|(_, other)| other.strange == strange) {
                             let named = |sessions: &Vec<SessionName>| {
                                 other.session.as_ref().is_some_and(|name| sessions.contains(name))
                             };
@@ -221,6 +281,12 @@ impl Server {
                     Event::Sanitize { lun } => panic!("nobody may sanitize LUN {lun}"),
                     Event::Ended(_) => self.connections[index].ended = true,
                 }
+            }
+            if let Some((_, session, discovery)) =
+                self.connections[index].claim.take_if(|(due, ..)| *due <= now)
+            {
+                progress = true;
+                index = self.admit(index, session, discovery, now);
             }
             let Connection { target, commands, .. } = &mut self.connections[index];
             while let Some(next) = commands.iter().position(|(due, _)| *due <= now) {
@@ -237,8 +303,13 @@ impl Server {
     fn admit(&mut self, index: usize, name: SessionName, discovery: bool, now: Instant) -> usize {
         let link = self.connections[index].link;
         if !discovery {
-            let before = self.connections.len();
-            self.connections.retain(|other| other.session.as_ref() != Some(&name));
+            let (before, strange) = (self.connections.len(), self.connections[index].strange);
+            self.connections.retain(|other| {
+                let claimed = other.claim.as_ref().map(|(_, session, _)| session);
+                let older = other.link < link && other.strange == strange;
+                let same = [other.session.as_ref(), claimed].contains(&Some(&name));
+                !(older && same)
+            });
             self.reinstated += (before - self.connections.len()) as u64;
         }
         self.tsih = self.tsih % u16::MAX + 1;
@@ -249,10 +320,25 @@ impl Server {
         index
     }
 
+    /// The server wants to stop: asks for a logout within this time.
+    pub fn ask_for_logout(&mut self, patience: Duration) {
+        for connection in &mut self.connections {
+            connection.target.ask_for_logout(patience);
+        }
+    }
+
+    /// The server stops, and says so.
+    pub fn leave(&mut self) {
+        for connection in &mut self.connections {
+            connection.target.leave();
+            (connection.claim, connection.ended) = (None, true);
+        }
+    }
+
     /// Another initiator resets the logical unit.
     pub fn reset_from_elsewhere(&mut self) {
         self.config.units.reset(None);
-        for connection in &mut self.connections {
+        for connection in self.connections.iter_mut().filter(|connection| !connection.strange) {
             connection.target.handle_reset(None);
         }
         self.config.units.reset(None);
@@ -267,6 +353,9 @@ impl Server {
     /// What a connection sends, at most so many bytes.
     pub fn transmit(&mut self, link: usize, most: usize) -> Vec<u8> {
         let Some(connection) = self.find(link) else { return Vec::new() };
+        if connection.silent_until.is_some() {
+            return Vec::new();
+        }
         let mut slices: [&[u8]; 8] = [&[]; 8];
         let count = connection.target.poll_transmit(&mut slices);
         let bytes = gathered(&slices[..count], most);
@@ -294,13 +383,18 @@ impl Server {
     pub fn handle_timeouts(&mut self, now: Instant) {
         for connection in &mut self.connections {
             connection.target.handle_timeout(now);
+            connection.silent_until.take_if(|until| *until <= now);
         }
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        let targets = self.connections.iter().filter_map(|c| c.target.next_deadline());
-        let commands = self.connections.iter().flat_map(|c| c.commands.iter().map(|(due, _)| *due));
-        targets.chain(commands).min()
+        let of_one = |connection: &Connection| {
+            let claim = connection.claim.as_ref().map(|(due, ..)| *due);
+            let others = [connection.target.next_deadline(), connection.silent_until, claim];
+            let commands = connection.commands.iter().map(|(due, _)| *due);
+            others.into_iter().flatten().chain(commands).min()
+        };
+        self.connections.iter().filter_map(of_one).min()
     }
 
     fn find(&mut self, link: usize) -> Option<&mut Connection> {
