@@ -616,6 +616,30 @@ fn a_target_that_wants_a_logout_gets_it_when_all_is_done() {
     }
 }
 
+#[test]
+fn a_session_that_waits_for_the_answer_to_its_logout_rests() {
+    let mut pair = prepared();
+    let mut busy = so_often(2);
+    meddle(
+        &mut pair,
+        Box::new(move |direction, bytes| {
+            if direction == Direction::Up {
+                let is_logout = bytes[0] & 0x3f == LogoutRequest::OPCODE;
+                return is_logout.then(Vec::new);
+            }
+            let Response::ScsiResponse(response) = response(bytes) else { return None };
+            let busy = busy().then(|| status(&response, ScsiStatus::Busy, None));
+            busy.map(|busy| vec![busy, message(1, 0, 1, &[])])
+        }),
+    );
+    let before = pair.elapsed();
+    // The write is due again while the session waits. That each moment at which the session wants
+    // to be called brings it further is checked by the pair.
+    pair.write(0, &pattern(2, 0, 8));
+    assert_eq!(pair.elapsed() - before, Settings::default().patience.ping);
+    assert_eq!(troubles(&pair), ["no answer to the logout within 5 s"]);
+}
+
 fn is_read(request: &Request) -> bool {
     matches!(request, Request::ScsiCommand(command) if command.cdb[0] == 0x28)
 }

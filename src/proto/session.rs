@@ -345,7 +345,7 @@ impl Session {
             _ => self.initiator.next_deadline(),
         };
         let delayed = self.delayed.iter().filter_map(|slot| self.tasks.task(*slot).not_before);
-        let delayed = if self.has_transport() { delayed.min() } else { None };
+        let delayed = if self.may_send() { delayed.min() } else { None };
         own.into_iter().chain(delayed).chain(self.limit()).min()
     }
 

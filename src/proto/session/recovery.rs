@@ -187,6 +187,15 @@ impl Session {
             _ => self.fail_for(Error::TargetClosing, wait, now),
         }
     }
+
+    /// Commands may still follow: no logout was sent.
+    pub(super) fn may_send(&self) -> bool {
+        let leaves = matches!(
+            self.state,
+            State::LogoutRequested { sent: true, .. } | State::InLogout { sent: true }
+        );
+        self.has_transport() && !leaves
+    }
 }
 
 /// First pause when the target has no room for a single command.
