@@ -298,6 +298,28 @@ fn a_disk_that_loses_its_cache_behind_a_living_target_loses_nothing() {
 }
 
 #[test]
+fn a_disk_that_loses_its_cache_before_a_logout_loses_nothing() {
+    const POWER_ON: (u8, u8) = (0x29, 0x01);
+    for wanted_by_target in [true, false] {
+        let mut pair = prepared();
+        let expected = unflushed(&mut pair);
+        pair.server.store.memory.lose_cache(|| false);
+        attentions_instead(&mut pair, [POWER_ON]);
+        if wanted_by_target {
+            pair.server.ask_for_logout(Duration::from_secs(20));
+            // The first one hears of it, and the flush behind it is answered well.
+            pair.submit(Tag(1), WRITE, 32, &pattern(1, 32, 1));
+            pair.submit(Tag(2), Op::Flush, 0, &[]);
+            assert_eq!(pair.wait_for(Tag(2)).result, Ok(()));
+        } else {
+            pair.log_out();
+        }
+        pair.restart_target(|| false);
+        assert!(pair.server.store.memory.contents()[..32 * 512] == expected, "{wanted_by_target}");
+    }
+}
+
+#[test]
 fn a_cache_that_is_switched_on_later_loses_nothing() {
     let mut pair = Pair::new(settings());
     // The caching page says WCE=0, until it says something else.

@@ -385,7 +385,8 @@ impl Session {
     /// The same, and nothing for a while.
     fn fail_for(&mut self, error: Error, wait: Duration, now: Instant) {
         let was_live = matches!(self.state, State::LoggedIn { .. } | State::LogoutRequested { .. });
-        if matches!(self.state, State::InLogout { .. }) {
+        let leaves = self.upkeep.leaves && !was_live;
+        if leaves || matches!(self.state, State::InLogout { .. }) {
             // Whoever wants to leave is not held back by a target that is gone.
             self.give_up();
             self.events.push_back(Event::LoggedOut);
@@ -485,7 +486,7 @@ impl Session {
             self.tasks.task_mut(slot).flight.take().expect("a finished command was in flight");
         let outcome = flight.outcome.expect("a finished command has an outcome");
         if let Some(error) = outcome.sense().and_then(|sense| self.doubt(sense)) {
-            self.fail(error, now);
+            self.start_over(error, now);
             return;
         }
         let task = self.tasks.task_mut(slot);

@@ -21,7 +21,7 @@ impl Session {
     /// The unit says that something is new about it.
     pub(super) fn handle_attention(&mut self, sense: &Sense, now: Instant) {
         if let Some(error) = self.doubt(sense) {
-            self.fail(error, now);
+            self.start_over(error, now);
             return;
         }
         let probe = Probe::new(self.config.lun);
@@ -62,7 +62,7 @@ impl Session {
         let next = probe.handle(&outcome, &task.buffer, bytes_max);
         self.probe_buffer = Some(task.buffer);
         if let Some(error) = outcome.sense().and_then(|sense| self.doubt(sense)) {
-            self.fail(error, now);
+            self.start_over(error, now);
             return;
         }
         match next {

@@ -51,6 +51,8 @@ pub(super) struct Upkeep {
     parked: Vec<(Slot, Mark)>,
     /// A write could not be done again: the next flush of the block layer says so.
     lost: Option<disk::Error>,
+    /// The session is to end as soon as everything is written again.
+    pub(super) leaves: bool,
     counts: Counts,
 }
 
@@ -78,10 +80,11 @@ impl Session {
     }
 
     /// Why there must be a new login, with all that it brings, if the unit says this. During one
-    /// it is nothing new.
+    /// it is nothing new, and after everything was flushed for the logout nothing can be lost.
     pub(super) fn doubt(&self, sense: &Sense) -> Option<Error> {
-        let live = matches!(self.state, State::LoggedIn { .. } | State::Replaying { .. });
-        if sense.key != SenseKey::UnitAttention || !live {
+        let too_early = matches!(self.state, State::InLogin { .. });
+        let too_late = matches!(self.state, State::InLogout { sent: true });
+        if sense.key != SenseKey::UnitAttention || too_early || too_late {
             return None;
         }
         let text = if self.upkeep.cached && CACHE_MAY_BE_LOST.contains(&sense.code()) {
@@ -92,6 +95,15 @@ impl Session {
             return None;
         };
         Some(Error::LogicalUnit(text.into()))
+    }
+
+    /// Logs in anew because of a doubt. A session that is to end does so after that.
+    pub(super) fn start_over(&mut self, error: Error, now: Instant) {
+        if matches!(self.state, State::InLogout { .. }) {
+            self.upkeep.leaves = true;
+            self.state = State::LoggedIn { probe: None };
+        }
+        self.fail(error, now);
     }
 
     /// The disk is there, if it is the same as before.
@@ -161,7 +173,10 @@ impl Session {
         self.attempts = 0;
         self.giving_up.handle_resumed();
         self.portals.handle_found();
-        self.state = State::LoggedIn { probe: None };
+        self.state = match self.upkeep.leaves {
+            true => State::InLogout { sent: false },
+            false => State::LoggedIn { probe: None },
+        };
     }
 
     /// Sends a flush if one is needed that the block layer has not asked for.
