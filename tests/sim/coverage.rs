@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that has to happen in a run of a thousand seeds.
-const KINDS: [&str; 46] = [
+const KINDS: [&str; 68] = [
     // What the block layer asks for, and what it gets.
     "reads",
     "writes",
@@ -27,7 +27,31 @@ const KINDS: [&str; 46] = [
     "refusals",
     "damaged headers",
     "damaged data",
+    // What happens to portals.
+    "portals that refuse",
+    "portals that say nothing",
+    "portals that need long",
+    "portals lost",
+    "portals lost downwards",
+    "portals back",
+    "connections too late",
+    "portals with another disk",
+    "other disks refused",
+    "fail-overs",
+    // Where logins are sent.
+    "redirections of a first login",
+    "redirections of a later login",
+    "temporary redirections",
+    "permanent redirections",
+    "redirections to nobody",
+    "redirections in circles",
+    "redirections too long",
     // What happens to the target.
+    "slow logins",
+    "logouts wanted",
+    "sessions dropped",
+    "other asynchronous events",
+    "targets that close",
     "crashes",
     "crashes of the unit alone",
     "slow restarts",

@@ -30,7 +30,7 @@ fn offer(random: &mut Random, header: DigestChoice, data: DigestChoice) -> Offer
         initial_r2t: random.below(2) == 0,
         immediate_data: random.below(2) == 0,
         max_outstanding_r2t: pick(random, &[1, 2, 8, 1000]),
-        default_time2wait: 0,
+        default_time2wait: pick(random, &[0, 0, 0, 2]),
         default_time2retain: 0,
     }
 }

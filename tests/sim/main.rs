@@ -1,13 +1,13 @@
 //! Seeded simulation: both sides under everything that can happen to them, against a model disk.
 //!
 //! One seed decides all of it: what is negotiated; which requests come (never two that write the
-//! same sector at once, as the block layer keeps it); how bytes are split and delayed; in which
-//! order and how slowly commands are executed; links that are cut, seen by one side or both, or
-//! fall silent; connections that are refused; a target, or its disk alone, that loses power and
-//! what was in its cache, block by block; statuses, resets and unit attentions; bits that flip
-//! where digests are in force; a store that fails. Whatever comes, each request completes once,
-//! each read returns what was last written (see `model`), and when the faults end, everything comes
-//! to rest. What has happened is counted (see `coverage`); nothing of it may be missing.
+//! same sector at once, as the block layer keeps it); how bytes are split, delayed, damaged where
+//! digests find it, or lost; how slowly commands are executed and with which statuses; what becomes
+//! of links (see `faults`) and portals (see `portals`); when the target, or its disk alone, loses
+//! power and what was in its cache, block by block. Whatever comes, each request completes once,
+//! each read returns what was last written (see `model`), nothing is written to another disk,
+//! another portal takes over in time, and when the faults end, everything comes to rest. What has
+//! happened is counted (see `coverage`); nothing of it may be missing.
 //!
 //! `cargo test --test sim` runs for a minute at most, `SIM_SEEDS=20000` so many seeds, `SIM_SOAK=1`
 //! new ones until it is stopped (`make soak`), and `SIM_SEED=4711` one, with what happens printed.
@@ -17,7 +17,9 @@
 mod common;
 mod coverage;
 mod draw;
+mod faults;
 mod model;
+mod portals;
 mod run;
 mod trouble;
 
@@ -29,30 +31,19 @@ use common::network::up_to;
 use common::{Pair, pattern};
 use coverage::Coverage;
 use draw::{rate, settings};
+use faults::Faults;
 use lunboot::proto::Error as SessionError;
 use lunboot::proto::disk::{Error, Op, Tag};
 use lunboot::proto::params::DigestChoice;
 use lunboot::proto::random::Random;
 use lunboot::proto::session::{Event, Rung};
 use model::Model;
+use portals::Ways;
 use trouble::Tampering;
 
-/// Faults that may come in a run, each one time in so many rounds; 0 for never.
-struct Faults {
-    cut: u64,
-    cut_for_initiator: u64,
-    silence: u64,
-    refuse: u64,
-    crash: u64,
-    unit_crash: u64,
-    reset: u64,
-    store: u64,
-    /// How many faults there may still be: a link that never holds for as long as a request takes
-    /// lets nothing through.
-    left: u32,
-    /// How many resets there may still be: a command that is aborted 20 times fails, as it should.
-    resets_left: u32,
-}
+/// Without faults everything is done after this time, also on the slowest line and with a disk that
+/// needs longer for a command than it is given.
+const REST_MAX: Duration = Duration::from_secs(15 * 60);
 
 struct Simulation {
     seed: u64,
@@ -61,6 +52,7 @@ struct Simulation {
     pair: Pair,
     model: Model,
     faults: Faults,
+    ways: Ways,
     tampering: Rc<Cell<Tampering>>,
     coverage: Rc<RefCell<Coverage>>,
     /// Writes that had been written again when the session last was at work.
@@ -116,25 +108,16 @@ impl Simulation {
         if shown {
             println!("{settings:#?}\n{:?}", tampering.get());
         }
-        let mut pair = Pair::new(settings);
+        let ways = Ways::new(&mut random);
+        let mut pair = Pair::with_portals(settings, ways.listed.clone());
         pair.taps.tamper = Some(trouble::tamper(tampering.clone(), coverage.clone(), shown));
-        let faults = Faults {
-            cut: rate(&mut random, 60),
-            cut_for_initiator: rate(&mut random, 60),
-            silence: rate(&mut random, 200),
-            refuse: rate(&mut random, 200),
-            crash: rate(&mut random, 60),
-            unit_crash: rate(&mut random, 100),
-            reset: rate(&mut random, 60),
-            store: rate(&mut random, 200),
-            left: random.below(30) as u32,
-            resets_left: 8,
-        };
+        let faults = Faults::new(&mut random);
         Simulation {
             seed,
             shown,
             model: Model::new(sectors),
             faults,
+            ways,
             tampering,
             coverage,
             rewritten: 0,
@@ -153,17 +136,24 @@ impl Simulation {
             self.strike();
             self.ask();
             self.go_on();
+            self.take_events();
             self.take_completions();
             if self.pair.session.is_logged_in() {
                 self.rewritten = self.pair.session.upkeep().rewritten;
             }
         }
         self.calm_down();
-        self.pair.run_until("the last completion", |pair| pair.requests_in_flight() == 0);
+        let calm = self.pair.elapsed();
+        self.pair.run_until("the last completion", |pair| {
+            assert!(pair.elapsed() < calm + REST_MAX, "no rest after the last fault");
+            pair.requests_in_flight() == 0
+        });
         self.take_completions();
         self.check_what_is_left();
         self.pair.log_out();
+        self.take_events();
         assert_eq!(self.pair.session.next_deadline(), None, "the session is not at rest");
+        assert!(!self.pair.server.is_stranger_harmed(), "another disk was written to");
         self.count_what_followed();
         self.coverage.borrow().clone()
     }
@@ -172,7 +162,7 @@ impl Simulation {
         self.coverage.borrow_mut().count(kind);
     }
 
-    fn count_what_followed(&mut self) {
+    fn take_events(&mut self) {
         for event in std::mem::take(&mut self.pair.events) {
             match event {
                 Event::Resumed { .. } => self.count("reconnects"),
@@ -181,12 +171,9 @@ impl Simulation {
                 Event::Recovering { rung: Rung::LogicalUnitReset, .. } => {
                     self.count("LOGICAL UNIT RESET");
                 }
+                Event::Redirected { to, permanent, .. } => self.count_redirection(&to, permanent),
                 Event::Trouble { error, retry_after, .. } => {
-                    match error {
-                        SessionError::TimedOut { .. } => self.count("time-outs"),
-                        SessionError::DigestError { .. } => self.count("digest errors"),
-                        _ => {}
-                    }
+                    self.count_trouble(&error);
                     if !retry_after.is_zero() {
                         self.count("failed attempts");
                     }
@@ -194,6 +181,25 @@ impl Simulation {
                 _ => {}
             }
         }
+    }
+
+    fn count_trouble(&self, error: &SessionError) {
+        match error {
+            SessionError::TimedOut { .. } => self.count("time-outs"),
+            SessionError::DigestError { .. } => self.count("digest errors"),
+            SessionError::TargetClosing => self.count("targets that close"),
+            SessionError::RedirectedInCircles { portals } if portals.matches(',').count() > 8 => {
+                self.count("redirections too long");
+            }
+            SessionError::RedirectedInCircles { .. } => self.count("redirections in circles"),
+            SessionError::LogicalUnit(text) if text.contains("another disk") => {
+                self.count("other disks refused");
+            }
+            _ => {}
+        }
+    }
+
+    fn count_what_followed(&mut self) {
         let (upkeep, server) = (self.pair.session.upkeep(), &self.pair.server);
         for (kind, times) in [
             ("writes written again", upkeep.rewritten),
@@ -203,6 +209,7 @@ impl Simulation {
             ("slow commands", server.slow),
             ("store faults", server.store.faults()),
             ("late bytes", self.pair.late),
+            ("connections too late", self.pair.too_late),
         ] {
             self.coverage.borrow_mut().add(kind, times);
         }
@@ -333,6 +340,13 @@ impl Simulation {
     // The course of events.
 
     fn go_on(&mut self) {
+        if self.ways.is_failing_over() {
+            // The time is measured, so nobody dawdles.
+            self.pair.settle();
+            self.watch_fail_over();
+            self.pair.pass_time();
+            return;
+        }
         match self.random.below(4) {
             0 => self.pair.settle(),
             1 => {
@@ -351,91 +365,6 @@ impl Simulation {
         }
     }
 
-    fn comes(&mut self, one_in: u64) -> bool {
-        let comes = one_in != 0 && self.faults.left > 0 && self.random.below(one_in) == 0;
-        self.faults.left -= u32::from(comes);
-        comes
-    }
-
-    fn strike(&mut self) {
-        if self.comes(self.faults.cut) {
-            self.happens("the link is cut", "cuts");
-            self.pair.cut();
-        }
-        if self.comes(self.faults.cut_for_initiator) {
-            self.happens("the link is cut for the initiator", "cuts seen by one side");
-            self.pair.cut_for_initiator();
-        }
-        if self.comes(self.faults.silence) {
-            self.happens("the link falls silent", "silences");
-            self.pair.silence();
-        }
-        if self.comes(self.faults.refuse) {
-            self.pair.refusing = true;
-            self.happens("connections are refused", "refusals");
-        }
-        if self.comes(self.faults.crash) {
-            self.crash();
-            if self.random.below(3) == 0 {
-                self.happens("it takes a while to come back", "slow restarts");
-                self.pair.refusing = true;
-            }
-        }
-        if self.pair.session.is_logged_in() && self.comes(self.faults.unit_crash) {
-            self.crash_unit();
-        }
-        if self.pair.refusing && self.random.below(20) == 0 {
-            self.pair.refusing = false;
-        }
-        if self.faults.resets_left > 0 && self.comes(self.faults.reset) {
-            self.faults.resets_left -= 1;
-            self.happens("the unit is reset from elsewhere", "resets");
-            self.pair.server.reset_from_elsewhere();
-        }
-        if self.comes(self.faults.store) {
-            let one_in = self.random.below(2) * (2 + self.random.below(20));
-            self.tell("the store begins or ceases to fail");
-            self.pair.server.store.fail_one_in(one_in);
-        }
-    }
-
-    fn crash(&mut self) {
-        let rewritten = self.pair.session.upkeep().rewritten;
-        if !self.pair.session.is_logged_in() && rewritten > self.rewritten {
-            self.count("crashes during a rewrite");
-        }
-        self.happens("the target loses power", "crashes");
-        self.lose_power(|pair, survives| pair.restart_target(survives));
-    }
-
-    fn crash_unit(&mut self) {
-        self.tell("the disk behind the target loses power");
-        self.lose_power(|pair, survives| pair.server.unit_loses_power(survives));
-        self.tampering.set(Tampering { power_was_lost: true, ..self.tampering.get() });
-    }
-
-    fn lose_power(&mut self, lose: impl FnOnce(&mut Pair, &mut dyn FnMut() -> bool)) {
-        // All of the cache may be lost, some of it or nothing.
-        let how = self.random.below(4);
-        let random = &mut self.random;
-        let (mut lost, mut kept) = (false, false);
-        lose(&mut self.pair, &mut || {
-            let survives = match how {
-                0 => false,
-                1 => true,
-                _ => random.below(2) == 0,
-            };
-            (lost, kept) = (lost || !survives, kept || survives);
-            survives
-        });
-        match (lost, kept) {
-            (true, true) => self.count("caches torn"),
-            (true, false) => self.count("caches lost"),
-            _ => {}
-        }
-        self.model.lose_power(&self.pair.server.store.memory.contents());
-    }
-
     fn happens(&self, what: &str, kind: &'static str) {
         self.tell(what);
         self.count(kind);
@@ -445,14 +374,5 @@ impl Simulation {
         if self.shown {
             println!("{:?} {what}", self.pair.elapsed());
         }
-    }
-
-    /// No more faults from now on.
-    fn calm_down(&mut self) {
-        let power_was_lost = self.tampering.get().power_was_lost;
-        self.tampering.set(Tampering { status_one_in: 0, flip_one_in: 0, power_was_lost });
-        self.pair.refusing = false;
-        self.pair.server.store.fail_one_in(0);
-        (self.faults.crash, self.faults.unit_crash) = (0, 0);
     }
 }

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use lunboot::proto::random::Random;
 use lunboot::wire::frame::Digests;
-use lunboot::wire::pdu::{BHS_BYTES, DataIn, Header, Request, Response, ScsiResponse};
+use lunboot::wire::pdu::{
+    AsyncMessage, BHS_BYTES, DataIn, Header, Request, Response, ScsiResponse,
+};
 use lunboot::wire::scsi::{ScsiStatus, Sense, SenseKey, asc};
 use lunboot::wire::serial::Sn;
 
@@ -82,6 +84,10 @@ pub(crate) fn tamper(
                     pdu
                 }
             }
+            Ok(Response::AsyncMessage(message)) if random.below(2) == 0 => {
+                coverage.count("other asynchronous events");
+                another_event(&message, digests)
+            }
             Ok(Response::ScsiResponse(response)) if power_was_lost && tells_of_reset(&pdu) => {
                 rates.set(Tampering { power_was_lost: false, ..rates.get() });
                 coverage.count("crashes of the unit alone");
@@ -124,6 +130,17 @@ fn show(direction: Direction, pdu: &[u8]) {
         Direction::Up => println!("    up {:?}", Request::parse(bhs)),
         Direction::Down => println!("    down {:?}", Response::parse(bhs)),
     }
+}
+
+/// Another event that wants the same of the initiator (RFC 7143 §11.9.1): to negotiate again
+/// instead of a logout, and the end of the connection instead of that of the session.
+fn another_event(message: &AsyncMessage, digests: Digests) -> Vec<u8> {
+    let event = if message.event == 1 { 4 } else { 2 };
+    let mut pdu = AsyncMessage { event, ..*message }.emit().to_vec();
+    if digests.header {
+        pdu.extend_from_slice(&crc32c::crc32c(&pdu).to_le_bytes());
+    }
+    pdu
 }
 
 fn instead_of(data: &DataIn) -> ScsiResponse {
