@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::by_hand::{ByHand, Flags, value};
 use common::client::Disks;
-use common::{Pair, Settings};
+use common::{Direction, Pair, Settings};
 use lunboot::proto::chap::Secrets;
 use lunboot::proto::params::{DigestChoice, Offer};
 use lunboot::proto::session::Event;
@@ -221,6 +221,20 @@ fn whoever_proves_nothing_stays_outside_and_knows_why() {
     let mut pair = Pair::new(chap("", SECRETS));
     pair.run_until("a failure", |pair| !troubles(pair).is_empty());
     assert!(matches!(troubles(&pair)[0], Error::LoginRefused(_)));
+}
+
+/// LIO says nothing to whoever offers no CHAP.
+#[test]
+fn a_target_that_closes_in_place_of_an_answer_may_want_a_secret() {
+    let hint = "it may demand CHAP, for which there is no secret";
+    for (secrets, hinted) in [("", true), (SECRETS, false)] {
+        let mut pair = Pair::new(chap(SECRETS, secrets));
+        pair.cut_after = Some((Direction::Up, 48));
+        pair.run_until("a failure", |pair| !troubles(pair).is_empty());
+        let said = troubles(&pair)[0].to_string();
+        assert!(said.contains("in the middle of the login: look at the log"), "{said}");
+        assert_eq!(said.contains(hint), hinted, "{said}");
+    }
 }
 
 #[test]

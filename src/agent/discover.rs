@@ -84,7 +84,7 @@ fn ask(
             return Err("the target has not answered in time".into());
         }
         match stream.read(discovery.recv_space()) {
-            Ok(0) => return Err("closed by the target".into()),
+            Ok(0) => return Err(shown(discovery.lost("closed by the target"))),
             Ok(count) => discovery.received(count, Instant::now()).map_err(shown)?,
             Err(error) if is_temporary(&error) => {}
             Err(error) => return Err(error.to_string()),

@@ -48,6 +48,11 @@ impl Discovery {
         falls_back
     }
 
+    /// What it means that the transport is gone now; `reason` is what the operating system said.
+    pub fn lost(&self, reason: &str) -> Error {
+        self.initiator.lost(Error::Transport(reason.into()))
+    }
+
     /// Where the next bytes from the transport go.
     pub fn recv_space(&mut self) -> &mut [u8] {
         self.initiator.recv_space(&mut self.tasks)

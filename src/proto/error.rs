@@ -57,6 +57,13 @@ pub enum Error {
     },
     /// The transport is gone; what the operating system said.
     Transport(Box<str>),
+    /// The transport is gone before the login was over: so do targets that say nothing of their reasons.
+    LostInLogin {
+        /// What the operating system said.
+        reason: Box<str>,
+        /// Whether we have anything to prove ourselves with.
+        has_secret: bool,
+    },
     /// The logical unit cannot be used; a sentence that says why and what to check.
     LogicalUnit(Box<str>),
 }
@@ -206,6 +213,13 @@ impl fmt::Display for Error {
                 write!(f, "the target rejected a PDU of ours (reason {reason:#04x})")
             }
             Error::Transport(text) | Error::LogicalUnit(text) => f.write_str(text),
+            Error::LostInLogin { reason, has_secret } => {
+                write!(f, "{reason} in the middle of the login: look at the log of the target")?;
+                if !has_secret {
+                    f.write_str("; it may demand CHAP, for which there is no secret (--secrets)")?;
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -122,6 +122,11 @@ impl Login {
         self.security.may_be_refused_for_its_list()
     }
 
+    /// Whether there is anything to prove ourselves with.
+    pub fn has_secret(&self) -> bool {
+        self.security.has_secret()
+    }
+
     /// Takes a response and its data segment.
     pub fn handle(
         mut self: Box<Self>,

@@ -289,7 +289,7 @@ impl Session {
             State::XptWait { .. } | State::Free => {}
             State::InLogout { sent: true } => self.logged_out(now),
             State::LogoutRequested { sent: true, .. } => self.logged_out(now),
-            _ => self.fail(error, now),
+            _ => self.fail(self.initiator.lost(error), now),
         }
     }
 

@@ -93,7 +93,7 @@ impl Security {
     pub(super) fn refused(&self, status: LoginStatus) -> Error {
         match (self.step, &self.chap) {
             _ if status != LoginStatus::AUTHENTICATION_FAILURE => Error::LoginRefused(status),
-            (Step::Method, None) => Authentication::NoSecret.into(),
+            (_, None) => Authentication::NoSecret.into(),
             (Step::Response(_), _) => Authentication::Refused.into(),
             _ => Error::LoginRefused(status),
         }
@@ -107,6 +107,10 @@ impl Security {
                 Step::Response(algorithm) => algorithm != Algorithm::Md5,
                 Step::Method | Step::Done => false,
             }
+    }
+
+    pub(super) fn has_secret(&self) -> bool {
+        self.chap.is_some()
     }
 
     fn is_mutual(&self) -> bool {

@@ -391,6 +391,10 @@ fn a_failed_login_says_which_side_failed_and_shows_no_secret() {
     assert!(text.starts_with("the target demands CHAP, and there is no secret"), "{text}");
     let mut no_secret = Talk::start(&config(), Algorithms::All);
     assert_eq!(no_secret.answer("AuthMethod=CHAP\0"), Err(Authentication::NoSecret.into()));
+    // istgt takes the None first.
+    let mut no_secret = Talk::start(&config(), Algorithms::All);
+    no_secret.answer("AuthMethod=None\0").unwrap();
+    assert_eq!(no_secret.refuse(2, 1), Authentication::NoSecret.into());
     let mut refused = Talk::challenged(&chap(true), "5", &[1; 16]).unwrap();
     assert!(!format!("{:?}", refused.login).contains(OURS), "no secret is in a debug output");
     let text = refused.refuse(2, 1).to_string();
