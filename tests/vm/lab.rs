@@ -92,6 +92,11 @@ impl Lab {
         PathBuf::from(prepare("open-iscsi-image", &[self.root.as_os_str(), kernel.as_ref()]))
     }
 
+    /// The agent, to be used by hand.
+    pub fn agent(&self) -> PathBuf {
+        self.programs.join("lunboot")
+    }
+
     fn made_once(&self, kernel: &str, kind: &str, make: impl FnOnce(&Path)) -> PathBuf {
         let name = format!("{kernel}.{kind}.img");
         let mut images = self.images.lock().expect("no test panics while it holds this");
@@ -123,7 +128,8 @@ fn programs() -> PathBuf {
     path
 }
 
-fn recipe(name: &str) -> PathBuf {
+/// A file of this folder.
+pub fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(name)
 }
 
@@ -190,6 +196,21 @@ impl Scratch {
         let disk = self.folder.join("disk.img");
         let mut command = Command::new("cp");
         run(command.arg(lab().root.join("root.ext4")).arg(&disk));
+        disk
+    }
+
+    /// The same with these programs in its `/usr/local/bin`.
+    pub fn disk_with(&self, programs: &[&Path]) -> PathBuf {
+        let disk = self.disk();
+        for program in programs {
+            let name = program.file_name().expect("a program has a name").display();
+            let path = format!("/usr/local/bin/{name}");
+            let write = format!("write {} {path}", program.display());
+            let mode = format!("sif {path} mode 0100755");
+            for request in [&write, &mode] {
+                run(Command::new("debugfs").args(["-w", "-R", request]).arg(&disk));
+            }
+        }
         disk
     }
 

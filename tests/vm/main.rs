@@ -8,6 +8,7 @@
 
 mod ipxe;
 mod lab;
+mod lio;
 
 use std::fs;
 use std::path::PathBuf;
