@@ -1,7 +1,7 @@
 //! iPXE's initiator at our target: what firmware does with a disk before there is a kernel.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::lab::{Machine, Scratch, TARGET_NAME, Target};
@@ -91,9 +91,7 @@ fn ipxe_boots_from_our_target() {
 fn ipxe_boots_from_our_target_with_chap() {
     let scratch = Scratch::new("ipxe-chap");
     let disk = disk(&scratch, "disk.img", "read with CHAP\r\n");
-    let secrets = scratch
-        .write("secrets", "initiator firmware correct-horse-7\ntarget root battery-staple-9\n");
-    fs::set_permissions(&secrets, Permissions::from_mode(0o600)).expect("it is ours");
+    let secrets = scratch.secrets();
     let mut target = Target::new(&scratch, None, disk.clone());
     target.start_with(TARGET_NAME, &["--secrets".as_ref(), secrets.as_os_str()]);
     let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);

@@ -8,9 +8,10 @@
 #![allow(unreachable_pub)] // All of it is for the tests beside it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -24,6 +25,9 @@ pub const TARGET_NAME: &str = "iqn.2026-11.example.lunboot:debian";
 pub const ROOT_UUID: &str = "6c756e62-6f6f-7400-8000-000000000001";
 /// Partition UUID of the root on a partitioned disk.
 pub const ROOT_PARTUUID: &str = "6c756e62-6f6f-7400-8000-0000000000a1";
+/// Of [`Scratch::secrets`].
+pub const SECRETS: [&str; 2] =
+    ["initiator firmware correct-horse-7", "target root battery-staple-9"];
 /// All of the kernel's lines, and no login prompt: it hangs up the terminal under the steps' own.
 pub const CONSOLE_WORDS: &str = "loglevel=7 systemd.mask=serial-getty@ttyS0.service";
 /// Longest wait for one event. A boot takes 20 s on a quiet machine; this is for one that is not.
@@ -79,12 +83,28 @@ impl Lab {
         })
     }
 
-    /// Debian's own initramfs with our hook in it, installed as `make install` does; made once.
-    pub fn image_of_initramfs_tools(&self, kernel: &str) -> PathBuf {
-        self.made_once(kernel, "initramfs-tools", |path| {
-            let arguments = [self.root.as_os_str(), kernel.as_ref(), path.as_os_str()];
-            prepare("initramfs-tools-image", &arguments);
-        })
+    /// The same for one test, with what its machine proves itself with.
+    pub fn image_with_secrets(&self, scratch: &Scratch, kernel: &str, secrets: &Path) -> PathBuf {
+        let path = scratch.path("secrets.img");
+        let mut command = Command::new(self.programs.join("lunboot-mkinitramfs"));
+        command.arg("--root").arg(&self.tree).args(["--kernel", kernel]).arg("--secrets");
+        run(command.arg(secrets).arg("--output").arg(&path));
+        path
+    }
+
+    /// Debian's own initramfs with our hook and these secrets in it, installed as `make install`
+    /// does.
+    pub fn image_of_initramfs_tools(
+        &self,
+        scratch: &Scratch,
+        kernel: &str,
+        secrets: &Path,
+    ) -> PathBuf {
+        let path = scratch.path("initramfs-tools.img");
+        let root = self.root.as_os_str();
+        let arguments = [root, kernel.as_ref(), secrets.as_os_str(), path.as_os_str()];
+        prepare("initramfs-tools-image", &arguments);
+        path
     }
 
     /// Debian's own initramfs with open-iscsi in it, which knows nothing of us.
@@ -186,6 +206,13 @@ impl Scratch {
         path
     }
 
+    /// Names and secrets of both sides, in a file for its owner alone.
+    pub fn secrets(&self) -> PathBuf {
+        let path = self.write("secrets", &SECRETS.map(|line| line.to_owned() + "\n").concat());
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
+        path
+    }
+
     /// A file that a program of this test has written.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -248,7 +275,9 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         if !thread::panicking() {
             // Half a gigabyte for each test; what failed stays to be looked at.
-            let _ = fs::remove_file(self.folder.join("disk.img"));
+            for name in ["disk.img", "secrets.img", "initramfs-tools.img"] {
+                let _ = fs::remove_file(self.folder.join(name));
+            }
         }
     }
 }

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lab::{
-    CONSOLE_WORDS, Machine, Network, ROOT_PARTUUID, ROOT_UUID, Scratch, TARGET_NAME, Target, lab,
+    CONSOLE_WORDS, Machine, Network, ROOT_PARTUUID, ROOT_UUID, SECRETS, Scratch, TARGET_NAME,
+    Target, lab, recipe,
 };
 
 /// Where the guests find the host's loopback on QEMU's user network.
@@ -79,22 +80,61 @@ fn our_image_boots_debians_6_12_kernel_through_ublk_and_survives_an_outage() {
     scratch.check_disk(0);
 }
 
+/// With CHAP both ways, by what the hook has put into the image.
 #[test]
 #[ignore = "boots a virtual machine"]
 fn debians_own_initramfs_with_our_hook_boots() {
     let scratch = Scratch::new("hook");
+    let secrets = scratch.secrets();
     let mut target = Target::new(&scratch, None, scratch.disk());
-    target.start(TARGET_NAME);
+    target.start_with(TARGET_NAME, &["--secrets".as_ref(), secrets.as_os_str()]);
     let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);
     let words = format!("lunboot={path} ip=dhcp root=LABEL=lunboot-root rw vmtest=root");
     let kernel = &lab().new_kernel;
-    let image = lab().image_of_initramfs_tools(kernel);
+    let image = lab().image_of_initramfs_tools(&scratch, kernel, &secrets);
     let machine = Machine::boot(&scratch, None, kernel, &image, &words);
     let (machine, _) = machine.finish();
     let source = machine.fact("root", "source");
     assert!(source.starts_with("/dev/ublkb"), "the root is {source}");
     target.stop();
     scratch.check_disk(0);
+    no_secret_in(&scratch.read("console.log"));
+    no_secret_in(&scratch.read("target.log"));
+}
+
+/// The same by our own image. Whoever looks around in the booted machine finds no secret.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_machine_and_its_target_prove_themselves_and_tell_nobody_how() {
+    let scratch = Scratch::new("secrets");
+    let secrets = scratch.secrets();
+    let disk = scratch.disk_with(&[&lab().agent(), &recipe("look-around")]);
+    let mut target = Target::new(&scratch, None, disk);
+    target.start_with(TARGET_NAME, &["--secrets".as_ref(), secrets.as_os_str()]);
+    let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);
+    let words = format!(
+        "lunboot={path} ip=dhcp root=LABEL=lunboot-root rw lunboot.debug loglevel=8 \
+         init=/usr/local/bin/look-around"
+    );
+    let kernel = &lab().new_kernel;
+    let image = lab().image_with_secrets(&scratch, kernel, &secrets);
+    let machine = Machine::boot(&scratch, None, kernel, &image, &words);
+    machine.finish();
+    target.stop();
+    // What the machine has found is on its console, and nothing of it may be a secret.
+    let console = scratch.read("console.log");
+    for part in ["device         /dev/ublkb0", "@lunboot ", "files: /run/"] {
+        assert!(console.contains(part), "it has not looked at {part:?}");
+    }
+    no_secret_in(&console);
+    no_secret_in(&scratch.read("target.log"));
+}
+
+fn no_secret_in(text: &str) {
+    for line in SECRETS {
+        let secret = line.rsplit(' ').next().expect("the last word");
+        assert!(!text.contains(secret), "{secret} is in what everybody can read");
+    }
 }
 
 /// The other way round: the initiator that Debian has without us, on our target.
