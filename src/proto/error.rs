@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// The transport is gone; what the operating system said.
     Transport(Box<str>),
-    /// The transport is gone before the login was over: so do targets that say nothing of their reasons.
+    /// The transport is gone before the login was over: a refusal without reasons.
     LostInLogin {
         /// What the operating system said.
         reason: Box<str>,

@@ -202,16 +202,6 @@ impl Initiator {
         self.offers_list = false;
     }
 
-    /// What it means that the transport is gone now.
-    pub(super) fn lost(&self, error: Error) -> Error {
-        match (&self.phase, error) {
-            (Phase::InLogin { login: Some(login), .. }, Error::Transport(reason)) => {
-                Error::LostInLogin { reason, has_secret: login.has_secret() }
-            }
-            (_, error) => error,
-        }
-    }
-
     /// The transport is gone, or is to be closed.
     pub(super) fn disconnected(&mut self) {
         self.phase = Phase::Closed;

@@ -1,11 +1,11 @@
 //! What a target says unasked: pings, asynchronous messages, rejects (RFC 7143 §11.9, §11.17,
-//! §11.19).
+//! §11.19), and what it means when it closes.
 
 use std::time::{Duration, Instant};
 
 use super::super::command::Outcome;
 use super::super::task::TaskTable;
-use super::{Error, Happened, Initiator, PING_ITT, sense};
+use super::{Error, Happened, Initiator, PING_ITT, Phase, sense};
 use crate::wire::pdu::{
     AsyncMessage, BHS_BYTES, Itt, NopIn, NopOut, Reject, Request, StatusSns, Ttt,
 };
@@ -21,6 +21,16 @@ const NEGOTIATION_REQUEST: u8 = 4;
 const STAT_SN_BEHIND_MAX: u32 = 1024;
 
 impl Initiator {
+    /// What it means that the transport is gone now.
+    pub(in super::super) fn lost(&self, error: Error) -> Error {
+        match (&self.phase, error) {
+            (Phase::InLogin { login: Some(login), .. }, Error::Transport(reason)) => {
+                Error::LostInLogin { reason, has_secret: login.has_secret() }
+            }
+            (_, error) => error,
+        }
+    }
+
     pub(super) fn handle_nop(&mut self, nop: &NopIn) -> Result<(), Error> {
         if nop.itt == PING_ITT {
             return self.count_status(&nop.sns);
