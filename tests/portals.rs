@@ -264,6 +264,27 @@ fn where_a_redirection_leads_nowhere_the_old_address_is_asked_again() {
 }
 
 #[test]
+fn an_address_that_was_left_for_good_is_asked_again_when_the_new_one_is_gone() {
+    let mut pair = pair(&[1]);
+    answer_logins(&mut pair, |at, count| {
+        // To 7, 8 and 9, one after the other.
+        let next = || format!("192.0.2.{}", 6 + count.div_ceil(2));
+        (at == portal(1) && count < 6).then(|| (1, PERMANENTLY, Some(next())))
+    });
+    log_in(&mut pair);
+    pair.write(0, &pattern(1, 0, 8));
+    for gone in [7, 8, 9] {
+        assert_eq!(pair.visited.last(), Some(&portal(gone)));
+        let before = pair.elapsed();
+        pair.silence();
+        pair.mute.push(portal(gone));
+        assert!(pair.read(0, 4096) == pattern(1, 0, 8));
+        assert!(pair.elapsed() - before <= 11 * SECOND, "{:?}", pair.elapsed() - before);
+    }
+    assert_eq!(pair.visited.last(), Some(&portal(1)));
+}
+
+#[test]
 fn a_redirection_without_an_end_is_refused_with_the_addresses() {
     let next = Rc::new(RefCell::new(|number: u8| number % 3 + 1));
     let mut looping = pair(&[1]);

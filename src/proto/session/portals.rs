@@ -7,8 +7,8 @@
 //! worst.
 //!
 //! A target may answer a login with another address (RFC 7143 §11.13.5). It is tried at once. If
-//! the disk is found there, it replaces the portal that has led to it when the target has said
-//! "permanent", else only this time.
+//! the disk is found there and the target has said "permanent", it is the best portal from then on,
+//! and the one that has led to it the worst: who knows where the target is when the new one is gone?
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -131,8 +131,12 @@ impl Session {
 /// The portals, and the round that is going on.
 #[derive(Debug)]
 pub(super) struct Portals {
-    /// In order of preference.
+    /// As we were told.
+    told: Vec<Portal>,
+    /// These, and those that the target has moved to for good, in order of preference.
     list: Vec<Portal>,
+    /// Those of `list` that the target has left for good: the last ones.
+    left: Vec<Portal>,
     /// The first of `list` that this round has not tried.
     next: usize,
     /// When it is tried.
@@ -155,7 +159,9 @@ impl Portals {
     pub(super) fn new(list: Vec<Portal>) -> Portals {
         let current = list.first().expect("a target is somewhere").clone();
         Portals {
+            told: list.clone(),
             list,
+            left: Vec::new(),
             next: 0,
             due: None,
             open: Vec::with_capacity(ATTEMPTS_MAX),
@@ -269,28 +275,50 @@ impl Portals {
 
     /// The disk was found where we are: whatever comes, this is tried first.
     pub(super) fn handle_found(&mut self) {
-        let place = match self.path.first().cloned() {
-            None => self.list.iter().position(|portal| *portal == self.current),
+        let best = match self.path.first().cloned() {
+            None => self.current.clone(),
             Some(origin) if self.path_is_permanent => {
-                let place = self.list.iter().position(|portal| *portal == origin);
-                if let Some(place) = place {
-                    self.list[place] = self.current.clone();
-                }
                 self.path.clear();
-                place
+                self.replace(origin);
+                return;
             }
-            Some(origin) => self.list.iter().position(|portal| *portal == origin),
+            Some(origin) => origin,
         };
-        if let Some(place) = place {
+        self.left.retain(|portal| *portal != best);
+        if let Some(place) = self.list.iter().position(|portal| *portal == best) {
             self.list[..=place].rotate_right(1);
         }
     }
 
-    /// The connection in use is lost: the others come first.
+    /// The target has left a portal for good and is where we are now.
+    fn replace(&mut self, origin: Portal) {
+        let current = self.current.clone();
+        for portals in [&mut self.list, &mut self.left] {
+            portals.retain(|portal| ![&origin, &current].contains(&portal));
+        }
+        self.list.insert(0, current);
+        if self.told.contains(&origin) {
+            self.list.push(origin.clone());
+            self.left.push(origin);
+        }
+        // However often it moves.
+        let learned = |portal: &Portal| !self.told.contains(portal);
+        if self.list.len() > 2 * self.told.len()
+            && let Some(place) = self.list.iter().rposition(learned)
+        {
+            self.list.remove(place);
+        }
+    }
+
+    /// The connection in use is lost: the others come first, but not those that were left.
     pub(super) fn handle_lost(&mut self) {
         let origin = self.path.first().unwrap_or(&self.current);
-        if let Some(place) = self.list.iter().position(|portal| portal == origin) {
-            self.list[place..].rotate_left(1);
+        let place = self.list.iter().position(|portal| portal == origin);
+        let last = self.list.iter().rposition(|portal| !self.left.contains(portal));
+        if let (Some(place), Some(last)) = (place, last)
+            && place < last
+        {
+            self.list[place..=last].rotate_left(1);
         }
     }
 
