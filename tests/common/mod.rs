@@ -466,7 +466,7 @@ impl Pair {
         let mut slices: [&[u8]; 8] = [&[]; 8];
         let count = self.session.poll_transmit(&mut slices);
         let link = &mut self.links[index];
-        let room = self.settings.weather.room(link.up.bytes(), &mut self.random);
+        let room = self.settings.weather.room(link.sent_bytes(), &mut self.random);
         let bytes = gathered(&slices[..count], room);
         if bytes.is_empty() {
             return false;
@@ -487,7 +487,7 @@ impl Pair {
             let Some(space) = self.server.recv_space(index) else { continue };
             let most = self.settings.weather.split(&mut self.random).min(space.len());
             let most = limited(most, &self.cut_after, Direction::Up);
-            let count = link.up.receive(&mut space[..most], self.now);
+            let count = link.receive_up(&mut space[..most], self.now);
             if count > 0 {
                 self.server.received(index, count, self.now);
                 self.count(Direction::Up, count);

@@ -140,6 +140,9 @@ pub struct Link {
     pub portal: Portal,
     pub up: Pipe,
     pub down: Pipe,
+    /// Bytes that are gone from the way up, of which the initiator does not know because nothing
+    /// comes down: they still take room.
+    unacknowledged: usize,
     initiator_gone: bool,
     target_gone: bool,
 }
@@ -147,7 +150,7 @@ pub struct Link {
 impl Link {
     pub fn new(portal: Portal) -> Link {
         let (up, down) = (Pipe::default(), Pipe::default());
-        Link { portal, up, down, initiator_gone: false, target_gone: false }
+        Link { portal, up, down, unacknowledged: 0, initiator_gone: false, target_gone: false }
     }
 
     /// Nothing arrives any more, and nobody is told.
@@ -158,6 +161,19 @@ impl Link {
     /// What is on the way arrives after all.
     pub fn end_silence(&mut self) {
         (self.up.silent, self.down.silent) = (false, false);
+        self.unacknowledged = 0;
+    }
+
+    /// Bytes that the initiator has sent and that may not have arrived, for all it knows.
+    pub fn sent_bytes(&self) -> usize {
+        self.up.bytes + self.unacknowledged
+    }
+
+    /// What has come to the target.
+    pub fn receive_up(&mut self, space: &mut [u8], now: Instant) -> usize {
+        let count = self.up.receive(space, now);
+        self.unacknowledged += if self.down.silent { count } else { 0 };
+        count
     }
 
     /// Both ends are gone, and everything on the way.
@@ -176,6 +192,7 @@ impl Link {
     /// The target has closed its end; what it has sent still arrives.
     pub fn target_is_gone(&mut self) {
         self.target_gone = true;
+        self.unacknowledged += if self.down.silent { self.up.bytes } else { 0 };
         self.up.clear();
     }
 
