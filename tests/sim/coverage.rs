@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that has to happen in a run of a thousand seeds.
-const KINDS: [&str; 68] = [
+const KINDS: [&str; 69] = [
     // What the block layer asks for, and what it gets.
     "reads",
     "writes",
@@ -54,6 +54,7 @@ const KINDS: [&str; 68] = [
     "targets that close",
     "crashes",
     "crashes of the unit alone",
+    "crashes before a logout",
     "slow restarts",
     "caches lost",
     "caches torn",

@@ -105,7 +105,7 @@ impl Simulation {
         self.lose_power(|pair, survives| pair.restart_target(survives));
     }
 
-    fn crash_unit(&mut self) {
+    pub(crate) fn crash_unit(&mut self) {
         self.tell("the disk behind the target loses power");
         self.lose_power(|pair, survives| pair.server.unit_loses_power(survives));
         self.tampering.set(Tampering { power_was_lost: true, ..self.tampering.get() });

@@ -41,6 +41,9 @@ use model::Model;
 use portals::Ways;
 use trouble::Tampering;
 
+/// Most rounds until all requests were made: a run has some thousands.
+const ROUNDS_MAX: u32 = 2_000_000;
+
 /// Without faults everything is done after this time, also on the slowest line and with a disk that
 /// needs longer for a command than it is given.
 const REST_MAX: Duration = Duration::from_secs(15 * 60);
@@ -132,7 +135,10 @@ impl Simulation {
 
     fn run(mut self) -> Coverage {
         let _announce = Announce(self.seed);
+        let mut rounds = 0;
         while self.requests_left > 0 {
+            rounds += 1;
+            assert!(rounds < ROUNDS_MAX, "requests are waited for without an end");
             self.strike();
             self.ask();
             self.go_on();
@@ -150,7 +156,7 @@ impl Simulation {
         });
         self.take_completions();
         self.check_what_is_left();
-        self.pair.log_out();
+        self.log_out();
         self.take_events();
         assert_eq!(self.pair.session.next_deadline(), None, "the session is not at rest");
         assert!(!self.pair.server.is_stranger_harmed(), "another disk was written to");
@@ -226,6 +232,25 @@ impl Simulation {
                 _ => {}
             }
         }
+        let stored = self.pair.server.store.memory.contents();
+        self.model.check_whole(&stored);
+    }
+
+    /// A logout leaves nothing in the cache, also when that was lost just before, if the target has
+    /// the time: nothing holds up whoever wants to leave for long.
+    fn log_out(&mut self) {
+        let patience = self.pair.settings.patience;
+        if self.login_takes() >= patience.login.min(patience.command) {
+            return self.pair.log_out();
+        }
+        let (op, sectors) = (Op::Write { fua: false }, self.pair.settings.block_bytes / 512);
+        self.carry_out(Asked { op, start: 0, sectors, writing: self.writings + 1 });
+        if self.random.below(2) == 0 {
+            self.count("crashes before a logout");
+            self.crash_unit();
+        }
+        self.pair.log_out();
+        self.pair.server.lose_power(|| false);
         let stored = self.pair.server.store.memory.contents();
         self.model.check_whole(&stored);
     }

@@ -261,7 +261,7 @@ impl Simulation {
     }
 
     /// What a login takes at most: its messages, and the end of the older session.
-    fn login_takes(&self) -> Duration {
+    pub(crate) fn login_takes(&self) -> Duration {
         let weather = &self.pair.settings.weather;
         LOGIN_STEPS * weather.delay_max + weather.execution_max
     }
