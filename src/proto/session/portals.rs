@@ -8,7 +8,8 @@
 //!
 //! A target may answer a login with another address (RFC 7143 §11.13.5). It is tried at once. If
 //! the disk is found there and the target has said "permanent", it is the best portal from then on,
-//! and the one that has led to it the worst: who knows where the target is when the new one is gone?
+//! and the one that has led to it the worst: who knows where the target is when the new one is
+//! gone?
 
 use std::fmt;
 use std::net::SocketAddr;
