@@ -245,7 +245,7 @@ const INITIATOR_FILES: &[&str] = &[
 /// Where `unsafe` may be, and for what.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/block/uring.rs", "the memory of the ring"),
-    ("src/block/ublk.rs", "the descriptors that the kernel maps, buffers in its hands"),
+    ("src/block/ublk/queue.rs", "the descriptors that the kernel maps, buffers in its hands"),
     ("src/block/ublk/control.rs", "the memory of a control command, in the kernel's hands"),
     ("src/block/nbd.rs", "requests of the nbd module"),
     ("src/boot/mount.rs", "mounts"),
@@ -267,7 +267,6 @@ const LONG_FILES: &[(&str, usize, &str)] = &[
     ("src/proto/initiator.rs", 700, "one connection: what comes in, what goes out, its timers"),
     ("src/proto/session.rs", 650, "one machine: every place that a request can be in"),
     ("src/daemon/mod.rs", 550, "one loop over everything that can happen"),
-    ("src/block/ublk.rs", 550, "tags and control commands share the ring and its numbers"),
     ("src/block/nbd.rs", 650, "tags and the socket share the life of the device"),
     ("src/proto/target/mod.rs", 570, "the driving contract with its reasons"),
     ("src/proto/target/full_feature.rs", 700, "one dispatch over everything an initiator sends"),
@@ -302,8 +301,12 @@ const LONG_HEADERS: &[(&str, &str)] = &[
 const NAMES_NEVER: &[&str] = &["utils", "util", "common", "helpers", "misc", "types"];
 
 /// Where the program may sleep instead of waiting for an event, and why.
-const SLEEPS: &[(&str, &str)] =
-    &[("src/agent/mod.rs", "the pause between two tries of a whole step of the boot")];
+const SLEEPS: &[(&str, &str)] = &[
+    ("src/agent/mod.rs", "the pause between two tries of a whole step of the boot"),
+    ("src/daemon/supervisor.rs", "servers that die one after the other are made less often"),
+    ("src/block/ublk/control.rs", "the driver tells nobody when it has noticed a death"),
+    ("src/block/nbd/control.rs", "the driver tells nobody when it has noticed a death"),
+];
 
 /// Most crates that the boot agent is made of, beside itself and those that only help to compile
 /// it (procedural macros).

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use log::info;
 
@@ -117,6 +118,25 @@ pub fn open(
         }
         (Err(nbd), None) => Err(nbd),
     }
+}
+
+/// How long the driver may take to notice that a server has died.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Takes over a device by its name (`ublkb0`, `nbd0`) from a server that has died. It becomes live
+/// as one that was made; what the dead server had not answered comes again.
+pub fn recover(name: &str, geometry: &Geometry) -> Result<Box<dyn BlockDevice>, OpenError> {
+    let deadline = Instant::now() + RECOVERY_PATIENCE;
+    let number = |prefix| name.strip_prefix(prefix).and_then(|number: &str| number.parse().ok());
+    if let Some(id) = number("ublkb") {
+        return Ok(Box::new(Ublk::recover(id, deadline)?));
+    }
+    let index = number("nbd").ok_or_else(|| OpenError::Io {
+        driver: "block device",
+        doing: "take over",
+        source: io::Error::other(format!("{name} is none of ours")),
+    })?;
+    Ok(Box::new(Nbd::recover(index, geometry, QUEUE_DEPTH, deadline)?))
 }
 
 /// Why there is no block device.

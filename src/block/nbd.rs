@@ -18,12 +18,11 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use log::{debug, warn};
-use rustix::event::{EventfdFlags, epoll, eventfd};
-use rustix::fs::{Mode, OFlags};
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
@@ -31,6 +30,7 @@ use rustix::net::{
 };
 
 use control::Control;
+use helper::{Bell, make_live, open_disk, write_back};
 use slot::{Slot, Staged};
 
 use super::{BlockDevice, OpenError, check, errno, request_bytes_max};
@@ -38,6 +38,7 @@ use crate::proto::disk::{Completion, Geometry, Op, Request, Tag};
 use crate::wire::nbd as abi;
 
 mod control;
+mod helper;
 mod slot;
 
 /// An NBD device with one connection.
@@ -121,7 +122,49 @@ impl Nbd {
         // The kernel has its own reference. With ours gone, its shutdown is our end of file.
         drop(theirs);
         debug!("nbd: connected device {index}");
+        let nbd = Nbd::serve(ours, family, index, queue_depth, limits)?;
+        nbd.help("nbd start", move || match make_live(index, queue_depth, limits) {
+            Ok(()) => News::Live,
+            Err(error) => News::NotLive(error),
+        })
+        .map_err(|source| OpenError::Io {
+            driver: DRIVER,
+            doing: "start a thread",
+            source,
+        })?;
+        Ok(nbd)
+    }
 
+    /// Takes over the device of this number from a server that has died: gives the kernel another
+    /// socket for the one that is dead. What that server had not answered comes again, at the
+    /// latest when the driver looks for it, every 30 s.
+    pub fn recover(
+        index: u32,
+        geometry: &Geometry,
+        queue_depth: u16,
+        deadline: Instant,
+    ) -> Result<Nbd, OpenError> {
+        let queue_depth = queue_depth.clamp(1, TAGS_MAX);
+        let limits = limits(geometry);
+        let (ours, theirs) = socket_pair(usize::from(queue_depth) * limits.data_bytes as usize)?;
+        let control = Control::open()?;
+        let family = control.family()?;
+        control.reconfigure(family, index, &theirs, deadline)?;
+        drop(theirs);
+        debug!("nbd: took over device {index}");
+        let mut nbd = Nbd::serve(ours, family, index, queue_depth, limits)?;
+        (nbd.state, nbd.path) = (State::Live, Some(device_path(index)));
+        Ok(nbd)
+    }
+
+    /// A device whose requests come over this socket.
+    fn serve(
+        ours: OwnedFd,
+        family: u16,
+        index: u32,
+        queue_depth: u16,
+        limits: Limits,
+    ) -> Result<Nbd, OpenError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("epoll_create"))?;
         let bell = Bell::new().map_err(failed("eventfd"))?;
         let interest = epoll::EventFlags::IN;
@@ -130,7 +173,7 @@ impl Nbd {
         epoll::add(&epoll, &bell.fd, none, interest).map_err(failed("epoll_ctl"))?;
         let (news_from_helpers, news) = channel();
 
-        let nbd = Nbd {
+        Ok(Nbd {
             socket: ours,
             epoll,
             interest,
@@ -149,17 +192,7 @@ impl Nbd {
             sent: 0,
             state: State::Starting,
             path: None,
-        };
-        nbd.help("nbd start", move || match make_live(index, queue_depth, limits) {
-            Ok(()) => News::Live,
-            Err(error) => News::NotLive(error),
         })
-        .map_err(|source| OpenError::Io {
-            driver: DRIVER,
-            doing: "start a thread",
-            source,
-        })?;
-        Ok(nbd)
     }
 
     /// Lets another thread do what waits for our own service, and report.
@@ -511,34 +544,6 @@ impl BlockDevice for Nbd {
     }
 }
 
-/// Wakes the daemon's poll from other threads, and from ourselves.
-struct Bell {
-    fd: OwnedFd,
-    rung: AtomicBool,
-}
-
-impl Bell {
-    fn new() -> rustix::io::Result<Self> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Bell { fd, rung: AtomicBool::new(false) })
-    }
-
-    fn ring(&self) {
-        // First the descriptor, then the flag: the other way round a bell could stay rung unseen.
-        // The write fails only when the counter is full, and then the bell rings anyway.
-        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
-        self.rung.store(true, Ordering::Release);
-    }
-
-    fn was_rung(&self) -> bool {
-        let was_rung = self.rung.swap(false, Ordering::Acquire);
-        if was_rung {
-            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
-        }
-        was_rung
-    }
-}
-
 /// Two connected sockets, ours first. Everything that can be under way fits into their buffers, so
 /// that the kernel's end never blocks in the middle of a request: before 6.13 or so a signal could
 /// cut it in two there.
@@ -555,40 +560,6 @@ fn socket_pair(in_flight_bytes: usize) -> Result<(OwnedFd, OwnedFd), OpenError> 
         }
     }
     Ok((ours, theirs))
-}
-
-/// Tells the block layer our limits and lets it read the partition table. Serving must go on.
-fn make_live(index: u32, queue_depth: u16, limits: Limits) -> io::Result<()> {
-    let queue = PathBuf::from(format!("/sys/block/nbd{index}/queue"));
-    for (name, value) in [
-        ("max_sectors_kb", limits.data_bytes / 1024),
-        ("nr_requests", queue_depth.into()),
-        ("discard_max_bytes", limits.trim_bytes),
-    ] {
-        // Not 0: Linux 6.12 would keep that for the next disk of this number.
-        if name == "discard_max_bytes" && value == 0 {
-            continue;
-        }
-        if let Err(error) = std::fs::write(queue.join(name), value.to_string()) {
-            // Longer or more requests are served all the same, only not as well.
-            warn!("nbd: {name} of nbd{index} to {value}: {error}");
-        }
-    }
-    // The kernel scans the partitions when the device is opened after its size was set, and
-    // without udev nobody else opens it.
-    open_disk(index).map_err(|error| wrap(&format!("nbd: open /dev/nbd{index}"), error))?;
-    Ok(())
-}
-
-/// Writes back what the kernel has cached of the device. Serving must go on.
-fn write_back(index: u32) {
-    if let Err(error) = open_disk(index).and_then(|disk| rustix::fs::fsync(&disk)) {
-        warn!("nbd: write back /dev/nbd{index}: {error}");
-    }
-}
-
-fn open_disk(index: u32) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open(device_path(index), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn device_path(index: u32) -> PathBuf {
@@ -619,6 +590,7 @@ const SLICES_MAX: usize = 64;
 const SOCKET_BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The helpers make a few system calls.
 const HELPER_STACK_BYTES: usize = 128 * 1024;
+
 fn failed(doing: &'static str) -> impl Fn(Errno) -> OpenError {
     move |error| failed_std(doing)(error.into())
 }

@@ -12,31 +12,28 @@
 //! from the new disk, that is from us; its answer is met in [`Ublk::poll_request`].
 //!
 //! The device is made so that another process can take it over when this one dies
-//! (`UBLK_F_USER_RECOVERY_REISSUE`). The interface is described in `linux/ublk_cmd.h` and in
-//! the kernel's `Documentation/block/ublk.rst`.
-
-#![allow(unsafe_code)]
+//! (`UBLK_F_USER_RECOVERY_REISSUE`, [`Ublk::recover`]): the kernel sends it again what the dead one
+//! had not answered. The interface is described in `linux/ublk_cmd.h` and in the kernel's
+//! `Documentation/block/ublk.rst`.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, warn};
-use rustix::fs::{Mode, OFlags};
-use rustix::mm::{MapFlags, ProtFlags};
 
 use control::{CONTROL, Control, is_unknown};
+use queue::{OUT, Queue, Slot};
 
 use super::uring::{Completed, Ring};
 use super::{BlockDevice, OpenError, check, errno, request_bytes_max};
 use crate::proto::disk::{Buffer, Completion, Error, Geometry, Op, Request, Tag};
-use crate::wire::ublk::{self as abi, DeviceInfo, IoCommand, IoDescriptor, Params};
+use crate::wire::ublk::{self as abi, DeviceInfo, IoDescriptor, Params};
 
 mod control;
+mod queue;
 
 /// How long [`Ublk::open`] waits for the driver: some kernels hang in ADD_DEV for ever.
 pub const OPEN_SECONDS_MAX: u64 = 5;
@@ -52,10 +49,11 @@ pub struct Ublk {
     path: Option<PathBuf>,
 }
 
-/// From START_DEV to nothing left. Each state but `Live` and `Gone` waits for a completion.
+/// From START_DEV, or END_USER_RECOVERY, to nothing left. Each state but `Live` and `Gone` waits
+/// for a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// START_DEV is with the kernel; `stop` was called meanwhile or not.
+    /// START_DEV or END_USER_RECOVERY is with the kernel; `stop` was called meanwhile or not.
     Starting {
         stop: bool,
     },
@@ -102,7 +100,8 @@ impl Ublk {
         let info = control.add_device(&mut ring, asked, deadline)?;
         debug!("ublk: made device {}: features {features:x?}, got {info:x?}", info.device_id);
 
-        match Queue::prepare(&mut ring, &mut control, geometry, &info, deadline) {
+        let params = params(geometry, info.io_buffer_bytes_max).emit();
+        match Queue::prepare(&mut ring, &mut control, params, &info, deadline) {
             Ok(queue) => {
                 // From here on the driver may write into the buffers, and requests come.
                 ring.submit().map_err(failed("START_DEV"))?;
@@ -119,6 +118,34 @@ impl Ublk {
         }
     }
 
+    /// Takes over the device of this number from a server that has died. What that one had not
+    /// answered comes again; so whatever it has asked of others must be void by now.
+    ///
+    /// The driver needs a moment to notice the death; `deadline` is how long that may take.
+    pub fn recover(device_id: u32, deadline: Instant) -> Result<Ublk, OpenError> {
+        let mut control = Control::open()?;
+        let mut info = [0; DeviceInfo::BYTES];
+        // The ring for these commands; the one of the device needs to know how deep the queue is.
+        let mut first = Ring::new(1).map_err(failed("io_uring_setup"))?;
+        control.features(&mut first, deadline)?;
+        control.run(&mut first, abi::GET_DEV_INFO, device_id, &mut info, deadline)?;
+        let info = DeviceInfo::parse(&info);
+        control.begin_recovery(&mut first, device_id, deadline)?;
+        debug!("ublk: took over device {device_id}: {info:x?}");
+
+        let mut ring =
+            Ring::new(u32::from(info.queue_depth) + 1).map_err(failed("io_uring_setup"))?;
+        let mut queue = Queue::open(&info)?;
+        queue.fetch_all(&mut ring, &control)?;
+        let pid = u64::from(std::process::id());
+        control
+            .push(&mut ring, abi::END_USER_RECOVERY, device_id, 0, pid)
+            .and_then(|()| ring.submit())
+            .map_err(failed("END_USER_RECOVERY"))?;
+        let state = State::Starting { stop: false };
+        Ok(Ublk { ring, control, device_id, queue, state, path: None })
+    }
+
     /// The end of a control command, or of nothing that we know.
     fn handle_control(&mut self, result: i32) -> io::Result<()> {
         let outcome = check_result(result);
@@ -133,7 +160,7 @@ impl Ublk {
                 } else if stop {
                     self.begin_write_back()?;
                 }
-                outcome.map_err(|error| wrap("ublk: START_DEV", error))
+                outcome.map_err(|error| wrap("ublk: START_DEV or END_USER_RECOVERY", error))
             }
             State::Opening => {
                 if let Err(error) = outcome {
@@ -299,165 +326,6 @@ impl BlockDevice for Ublk {
 
     fn is_stopped(&self) -> bool {
         self.state == State::Gone
-    }
-}
-
-/// One queue: its character device, its descriptors, its tags. More queues would be more of these,
-/// each with a ring and a thread.
-struct Queue {
-    id: u16,
-    /// /dev/ublkcN and what it maps; `None` once the device is being deleted.
-    file: Option<(File, Descriptors)>,
-    slots: Box<[Slot]>,
-    /// How many slots are [`Slot::Kernel`].
-    in_kernel: usize,
-}
-
-/// Where the buffer of a tag is.
-enum Slot {
-    /// Here, but its fetch command is with the kernel, which may write into it.
-    Kernel(Buffer),
-    /// In a request that was handed out; its success is to be reported with this number.
-    Out { done_bytes: i32 },
-    /// Here.
-    Idle(Buffer),
-}
-
-/// A slot in the middle of a change.
-const OUT: Slot = Slot::Out { done_bytes: 0 };
-
-impl Queue {
-    /// Everything between ADD_DEV and START_DEV, and the submission of the latter.
-    fn prepare(
-        ring: &mut Ring,
-        control: &mut Control,
-        geometry: &Geometry,
-        info: &DeviceInfo,
-        deadline: Instant,
-    ) -> Result<Self, OpenError> {
-        let id = info.device_id;
-        let mut params = params(geometry, info.io_buffer_bytes_max).emit();
-        control.run(ring, abi::SET_PARAMS, id, &mut params, deadline)?;
-
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::open(format!("/dev/ublkc{id}"), flags, Mode::empty())
-            .map_err(|error| failed("open /dev/ublkcN")(error.into()))?;
-        let descriptors = Descriptors::map(file.as_fd(), info.queue_depth)
-            .map_err(failed("mmap of /dev/ublkcN"))?;
-
-        let depth = usize::from(info.queue_depth);
-        let buffer = || Slot::Idle(vec![0; info.io_buffer_bytes_max as usize].into_boxed_slice());
-        let mut queue = Queue {
-            id: 0,
-            file: Some((file.into(), descriptors)),
-            slots: (0..depth).map(|_| buffer()).collect(),
-            in_kernel: 0,
-        };
-        for tag in 0..info.queue_depth {
-            queue.fetch(ring, control, abi::FETCH_REQ, tag, 0).map_err(failed("FETCH_REQ"))?;
-        }
-        let pid = u64::from(std::process::id());
-        control.push(ring, abi::START_DEV, id, 0, pid).map_err(failed("START_DEV"))?;
-        Ok(queue)
-    }
-
-    /// Gives a tag and its buffer to the kernel, with the result of the request before, if any.
-    fn fetch(
-        &mut self,
-        ring: &mut Ring,
-        control: &Control,
-        command: u32,
-        tag: u16,
-        result: i32,
-    ) -> io::Result<()> {
-        let slot = &mut self.slots[usize::from(tag)];
-        let Some((file, _)) = &self.file else {
-            // The device is gone, and with it whoever waited for this.
-            return Ok(());
-        };
-        let Slot::Idle(mut buffer) = std::mem::replace(slot, OUT) else {
-            return Err(io::Error::other(format!("ublk: tag {tag} has no buffer to fetch with")));
-        };
-        let address = buffer.as_mut_ptr() as u64;
-        let body = IoCommand { queue_id: self.id, tag, result, address }.emit();
-        *slot = Slot::Kernel(buffer);
-        self.in_kernel += 1;
-        // SAFETY: the buffer stays untouched in `Slot::Kernel` until this command's completion
-        // has come; if we are dropped before, it is leaked.
-        unsafe { ring.push(file.as_fd(), control.number(command), body, tag.into()) }
-    }
-
-    /// The request that the tag's completed fetch stands for.
-    fn descriptor(&mut self, tag: u16) -> IoDescriptor {
-        let (_, descriptors) = self.file.as_ref().expect("a tag came back, so the device is open");
-        let descriptor = descriptors.read(tag);
-        // Flushes, discards and zeroes are done in full or not at all, and have no length.
-        let has_data = matches!(descriptor.operation, abi::OP_READ | abi::OP_WRITE);
-        let sectors = if has_data { descriptor.sectors } else { 0 };
-        let done_bytes = i32::try_from(u64::from(sectors) * 512).unwrap_or(0);
-        self.slots[usize::from(tag)] = Slot::Out { done_bytes };
-        descriptor
-    }
-
-    fn close(&mut self) {
-        self.file = None;
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // Without a stop the driver may go on writing to buffers until it has noticed that we are
-        // gone, which is after this. They are given up instead of freed.
-        for slot in &mut self.slots {
-            if let Slot::Kernel(buffer) = std::mem::replace(slot, OUT) {
-                std::mem::forget(buffer);
-            }
-        }
-    }
-}
-
-/// The descriptors of a queue: written by the driver, mapped read-only.
-struct Descriptors {
-    start: NonNull<u8>,
-    length: usize,
-    depth: u16,
-}
-
-impl Descriptors {
-    fn map(file: BorrowedFd<'_>, depth: u16) -> io::Result<Self> {
-        let length =
-            (usize::from(depth) * IoDescriptor::BYTES).next_multiple_of(rustix::param::page_size());
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let start = unsafe {
-            let flags = MapFlags::SHARED | MapFlags::POPULATE;
-            rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ, flags, file, 0)?
-        };
-        let start = NonNull::new(start.cast()).expect("mmap does not give address 0");
-        Ok(Descriptors { start, length, depth })
-    }
-
-    /// Copies the descriptor of a tag whose fetch has completed; the driver has written it before.
-    fn read(&self, tag: u16) -> IoDescriptor {
-        assert!(tag < self.depth, "tags come from our own commands");
-        // SAFETY: within the mapping, which holds `depth` descriptors; the read is volatile because
-        // the driver will write here again with the next request of this tag.
-        let bytes = unsafe {
-            self.start
-                .as_ptr()
-                .add(usize::from(tag) * IoDescriptor::BYTES)
-                .cast::<[u8; IoDescriptor::BYTES]>()
-                .read_volatile()
-        };
-        IoDescriptor::parse(&bytes)
-    }
-}
-
-impl Drop for Descriptors {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nothing refers into it: `read` copies.
-        if let Err(error) = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.length) } {
-            warn!("ublk: munmap: {error}");
-        }
     }
 }
 

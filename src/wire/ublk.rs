@@ -198,6 +198,8 @@ const NO_QUEUE: u16 = u16::MAX;
 /// The most tags that a queue can have (`UBLK_MAX_QUEUE_DEPTH`).
 pub const QUEUE_DEPTH_MAX: u16 = 4096;
 
+/// `UBLK_CMD_GET_DEV_INFO`.
+pub const GET_DEV_INFO: u32 = 0x02;
 /// `UBLK_CMD_ADD_DEV`.
 pub const ADD_DEV: u32 = 0x04;
 /// `UBLK_CMD_DEL_DEV`: answers when nobody holds the device any more.
@@ -208,6 +210,10 @@ pub const START_DEV: u32 = 0x06;
 pub const STOP_DEV: u32 = 0x07;
 /// `UBLK_CMD_SET_PARAMS`.
 pub const SET_PARAMS: u32 = 0x08;
+/// `UBLK_CMD_START_USER_RECOVERY`: busy until the dead server is gone in every respect.
+pub const START_USER_RECOVERY: u32 = 0x10;
+/// `UBLK_CMD_END_USER_RECOVERY`: answers when every tag was fetched again.
+pub const END_USER_RECOVERY: u32 = 0x11;
 /// `UBLK_U_CMD_GET_FEATURES`; has no old number.
 pub const GET_FEATURES: u32 = 0x13;
 /// `UBLK_U_CMD_DEL_DEV_ASYNC`; has no old number.
@@ -223,7 +229,7 @@ pub const fn ioctl_number(command: u32) -> u32 {
     const READ: u32 = 2 << 30;
     const WRITE: u32 = 1 << 30;
     let (direction, bytes) = match command {
-        GET_FEATURES | DEL_DEV_ASYNC => (READ, 32),
+        GET_FEATURES | DEL_DEV_ASYNC | GET_DEV_INFO => (READ, 32),
         FETCH_REQ | COMMIT_AND_FETCH_REQ => (READ | WRITE, 16),
         _ => (READ | WRITE, 32),
     };

@@ -80,6 +80,34 @@ impl Control {
         }
     }
 
+    /// Gives a device another socket for one that is dead. The driver takes none as long as it has
+    /// not noticed that, and tells nobody when it has.
+    pub(super) fn reconfigure(
+        &self,
+        family: u16,
+        index: u32,
+        theirs: &OwnedFd,
+        deadline: Instant,
+    ) -> Result<(), OpenError> {
+        loop {
+            let mut request = self.command(family, CMD_RECONFIGURE);
+            request.u32(ATTR_INDEX, index).nested(ATTR_SOCKETS, |sockets| {
+                sockets.nested(SOCK_ITEM, |item| {
+                    item.u32(SOCK_FD, theirs.as_raw_fd() as u32);
+                });
+            });
+            match self.ask("RECONFIGURE", request, ATTR_INDEX) {
+                Err(OpenError::Io { ref source, .. })
+                    if Errno::from_io_error(source) == Some(Errno::NOSPC)
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                other => return other.map(drop),
+            }
+        }
+    }
+
     pub(super) fn disconnect(&self, family: u16, index: u32) -> Result<(), OpenError> {
         let mut request = self.command(family, CMD_DISCONNECT);
         request.u32(ATTR_INDEX, index);
@@ -177,12 +205,17 @@ const DATAGRAM_BYTES_MAX: usize = 16 * 1024;
 /// Ten years: for ever, but far from any overflow of the kernel's counters.
 const DEAD_CONNECTION_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
+/// Pause before a driver that has not noticed a death is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
 /// `NBD_GENL_VERSION`.
 const NBD_VERSION: u8 = 1;
 /// `NBD_CMD_CONNECT`.
 const CMD_CONNECT: u8 = 1;
 /// `NBD_CMD_DISCONNECT`.
 const CMD_DISCONNECT: u8 = 2;
+/// `NBD_CMD_RECONFIGURE`.
+const CMD_RECONFIGURE: u8 = 3;
 /// `NBD_ATTR_…`.
 const ATTR_INDEX: u16 = 1;
 const ATTR_SIZE_BYTES: u16 = 2;

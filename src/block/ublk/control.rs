@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use rustix::fs::{Mode, OFlags};
@@ -90,6 +90,28 @@ impl Control {
         Ok(DeviceInfo::parse(&bytes))
     }
 
+    /// Begins to take a device over, as soon as its dead server is gone in every respect. The
+    /// driver tells nobody when that is; it only says "busy" until then.
+    pub(super) fn begin_recovery(
+        &mut self,
+        ring: &mut Ring,
+        device_id: u32,
+        deadline: Instant,
+    ) -> Result<(), OpenError> {
+        loop {
+            let begun = self.run(ring, abi::START_USER_RECOVERY, device_id, &mut [], deadline);
+            match begun {
+                Err(OpenError::Io { ref source, .. })
+                    if Errno::from_io_error(source) == Some(Errno::BUSY)
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Sends a command and waits for its end. `bytes` go to the driver and come back from it.
     pub(super) fn run(
         &mut self,
@@ -166,6 +188,9 @@ impl Control {
     }
 }
 
+/// Pause before a driver that is busy is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
 /// The `user_data` of control commands; those of tags are the tags.
 pub(super) const CONTROL: u64 = 1 << 32;
 
@@ -174,6 +199,8 @@ fn command_name(command: u32) -> &'static str {
         abi::GET_FEATURES => "GET_FEATURES",
         abi::ADD_DEV => "ADD_DEV",
         abi::SET_PARAMS => "SET_PARAMS",
+        abi::GET_DEV_INFO => "GET_DEV_INFO",
+        abi::START_USER_RECOVERY => "START_USER_RECOVERY",
         abi::DEL_DEV | abi::DEL_DEV_ASYNC => "DEL_DEV",
         _ => "control command",
     }
