@@ -4,12 +4,32 @@
 use std::time::Instant;
 
 use super::super::disk::{Geometry, Op};
-use super::super::probe::{Next, Probe};
+use super::super::probe::{Disk, Next, Probe};
 use super::super::task::{Owner, Slot, Work};
-use super::{Event, Session, State};
+use super::super::unflushed::Unflushed;
+use super::{Event, Session, SessionConfig, State};
 use crate::wire::scsi::{Sense, asc};
 
 impl Session {
+    /// A session for a disk that another process had a session with until it died: only the same
+    /// disk will do, and nothing is given up that was not given up before.
+    pub fn take_over(config: SessionConfig, disk: Disk, now: Instant) -> Session {
+        let mut session = Session::new(config, now);
+        session.giving_up.handle_found();
+        session.know(disk);
+        session.away_since = Some(now);
+        session
+    }
+
+    /// This is the disk, from now on.
+    pub(super) fn know(&mut self, disk: Disk) {
+        if disk.geometry.write_cache && !disk.geometry.read_only {
+            self.tasks.unflushed = Unflushed::new(self.config.unflushed_bytes_max);
+        }
+        self.blocks = disk.geometry.blocks;
+        self.disk = Some(disk);
+    }
+
     /// The probe that is under way.
     pub(super) fn probe(&mut self) -> Option<&mut Probe> {
         match &mut self.state {

@@ -14,7 +14,7 @@ use super::{Event, Session, State};
 use crate::proto::command::Outcome;
 use crate::proto::disk::{self, Buffer, Op};
 use crate::proto::task::{Owner, Slot, Task, Work};
-use crate::proto::unflushed::{Mark, Unflushed};
+use crate::proto::unflushed::Mark;
 use crate::proto::{Disk, Error};
 use crate::wire::scsi::{Sense, SenseKey};
 
@@ -116,12 +116,8 @@ impl Session {
             }
             self.tell_changes(&found.geometry);
         } else {
-            if cached {
-                self.tasks.unflushed = Unflushed::new(self.config.unflushed_bytes_max);
-            }
-            self.blocks = found.geometry.blocks;
             self.giving_up.handle_found();
-            self.disk = Some(found.clone());
+            self.know(found.clone());
             self.events.push_back(Event::Ready(Box::new(found)));
         }
         // A cache that comes later has no memory for copies: each write is flushed. That is right,
