@@ -39,10 +39,12 @@
 //! wins. The target comes from the command line or from DHCP option 17 ([`wire::root_path`]).
 //!
 //! Then it starts itself once more as `@lunboot`, the storage daemon, which gets what it needs over
-//! a socket, moves into a mount namespace of its own ([`boot::survive`]), logs in, looks at the
-//! logical unit, makes a block device, and reports its path. The agent finds and mounts the root
-//! ([`boot::find_root`], [`boot::mount`]), checks the guards and becomes the real init
-//! ([`boot::switch_root`]). The daemon lives on until reboot(2).
+//! a socket and moves into a mount namespace of its own ([`boot::survive`]). It is two processes: a
+//! supervisor, and the server that it forks, which logs in, looks at the logical unit, makes a
+//! block device, and reports its path. The agent finds and mounts the root ([`boot::find_root`],
+//! [`boot::mount`]), checks the guards and becomes the real init ([`boot::switch_root`]). The
+//! daemon lives on until reboot(2); if its server dies, the supervisor forks another, which takes
+//! the device over.
 //!
 //! A step that fails is reported in one line and tried again, for ever.
 //!

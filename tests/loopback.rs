@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use kernel::{Aligned, O_DIRECT, Random, inside_with, wait_until};
 use programs::{
     Attached, LUNBOOT, Load, NAME, Target, daemons, file_system_works, lunboot, no_io_error, open,
-    random_file, refused, run, sparse, try_run, used_kib,
+    random_file, refused, run, servers, sparse, try_run, used_kib,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -333,7 +333,7 @@ fn what_is_wrong_is_said_and_ctrl_c_leaves_nothing() {
         );
         let (mut child, line) = waiting_attach(&uri);
         assert_eq!(line, format!("lunboot: warning: {message}; try 1, again in 1 s\n"));
-        assert_eq!(daemons(), 1);
+        assert_eq!(servers().len(), 1);
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         assert!(!child.wait().unwrap().success());
         nothing_is_left();
@@ -451,7 +451,7 @@ fn a_disk_in_use_is_not_detached_and_none_is_attached_twice() {
             run("e2fsck", &["-f", "-n", path]);
 
             lunboot(&["detach", path]);
-            assert_eq!(daemons(), 1);
+            assert_eq!(servers().len(), 1);
             run("cmp", &[two.text(), files[1].to_str().unwrap()]);
             two.detach();
             let text = refused(&["detach", path]);

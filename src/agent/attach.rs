@@ -1,10 +1,8 @@
 //! Starts the storage daemon for a disk and waits until its device is there.
 
 use std::collections::HashSet;
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::net::{SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,8 +11,7 @@ use log::{debug, info, warn};
 use crate::block::Preference;
 use crate::boot::cmdline::BlockChoice;
 use crate::boot::modules::Modules;
-use crate::boot::survive;
-use crate::daemon::{Config, Report};
+use crate::daemon::{self, Config, Report, Role};
 use crate::net::tcp;
 use crate::wire::root_path::{Host, Portal, RootPath};
 
@@ -28,9 +25,6 @@ pub struct Attached {
     /// From the start of the daemon to the login.
     pub login_time: Duration,
 }
-
-/// First argument of the daemon; the second is the number of its socket.
-pub const DAEMON_COMMAND: &str = "daemon";
 
 /// Loads the drivers that the kernel side needs, as far as they are modules.
 ///
@@ -109,14 +103,7 @@ fn link_index(zone: &str) -> Option<u32> {
 /// configuration says nothing else. With an error nothing is left of it.
 pub fn attach(config: &Config) -> Result<Attached, String> {
     let began = Instant::now();
-    let (ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
-    let number = theirs.as_raw_fd().to_string();
-    let mut daemon = survive::spawn_daemon(&[DAEMON_COMMAND, &number], &[theirs.as_fd()])
-        .map_err(|error| error.to_string())?;
-    drop(theirs);
-    (&ours)
-        .write_all(config.emit().as_bytes())
-        .map_err(|error| format!("handing the configuration to the daemon: {error}"))?;
+    let (ours, mut daemon) = daemon::start(Role::Supervise, config)?;
     let mut login_time = Duration::ZERO;
     let mut lines = BufReader::new(ours);
     loop {
@@ -131,6 +118,7 @@ pub fn attach(config: &Config) -> Result<Attached, String> {
                 let _ = daemon.wait();
                 return Err(text);
             }
+            Some(Report::Takeover(_) | Report::Done) => {}
             None => {
                 let status = daemon.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
                 return Err(format!(

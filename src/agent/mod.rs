@@ -29,7 +29,7 @@ use crate::boot::{find_root, kmsg};
 use crate::daemon;
 use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
-pub use attach::{Attached, DAEMON_COMMAND, attach, load_drivers, portals};
+pub use attach::{Attached, attach, load_drivers, portals};
 pub use discover::discover;
 pub use identity::{chap, initiator_name, isid};
 pub use network::Network;
@@ -156,6 +156,8 @@ fn find_disk(
         refusals: false,
         read_only: false,
         chap: identity::chap_of_image()?,
+        takeover: None,
+        restarts: 0,
     })?;
     Ok(Way { network, attached })
 }

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use log::LevelFilter;
-use lunboot::agent::{self, DAEMON_COMMAND};
+use lunboot::agent;
 use lunboot::boot::cmdline::{BlockChoice, BootConfig};
 use lunboot::boot::kmsg;
 use lunboot::boot::modules::Modules;
 use lunboot::boot::survive;
-use lunboot::daemon;
+use lunboot::daemon::{self, Role};
 use lunboot::net::tcp;
 use lunboot::proto::chap::Chap;
 use lunboot::wire::digest_choice::{DigestChoice, DigestChoices};
@@ -161,9 +161,9 @@ fn main() -> ExitCode {
         agent::init(words.get(1..).unwrap_or_default());
     }
     if let [_, command, number] = words.as_slice()
-        && command == DAEMON_COMMAND
+        && let Some(role) = Role::named(command)
     {
-        return report(serve(number));
+        return report(run_daemon(role, number));
     }
     let arguments: Arguments = argh::from_env();
     kmsg::install_standard_error(LevelFilter::Warn);
@@ -199,12 +199,12 @@ fn report(result: Result<(), String>) -> ExitCode {
     }
 }
 
-fn serve(number: &OsString) -> Result<(), String> {
+fn run_daemon(role: Role, number: &OsString) -> Result<(), String> {
     kmsg::install(LevelFilter::Info);
     let number: Option<i32> = number.to_str().and_then(|number| number.parse().ok());
     let number = number.filter(|number| *number > 2).ok_or("daemon: not for people to start")?;
     let socket = survive::inherited(number).map_err(|error| format!("daemon: {error}"))?;
-    daemon::run(UnixStream::from(socket))
+    daemon::run(role, UnixStream::from(socket))
 }
 
 fn run_attach(attach: &Attach) -> Result<(), String> {
@@ -238,6 +238,8 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
         refusals: true,
         read_only: attach.read_only,
         chap: chap(attach.secrets.as_deref())?,
+        takeover: None,
+        restarts: 0,
     })?;
     println!("{}", attached.path.display());
     Ok(())

@@ -8,7 +8,7 @@
 //! [`lock_memory`] when all buffers are there.
 #![allow(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use rustix::io::{Errno, FdFlags};
 use rustix::mm::MlockAllFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Pid};
 use rustix::thread::UnshareFlags;
 
 /// argv[0] of the daemon. systemd leaves processes of root alone whose first letter is an `@`.
@@ -76,6 +76,42 @@ pub fn spawn_daemon<A: AsRef<OsStr>>(
     // SAFETY: between fork and exec it only makes system calls: no allocation, no lock.
     unsafe { command.pre_exec(prepare) };
     doing("starting the storage daemon from /proc/self/exe", command.spawn())
+}
+
+/// Gives the server a name of its own: everything else it has in common with its supervisor.
+pub fn call_server() {
+    // That of a process is for people only.
+    let _ = rustix::thread::set_name(SERVER_NAME);
+}
+
+/// What `ps` shows of the server.
+pub const SERVER_NAME: &CStr = c"lunboot-server";
+
+/// Which of the two processes this is, after [`fork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forked {
+    /// The one that was there before.
+    Parent {
+        /// The other one.
+        child: Pid,
+    },
+    /// The new one.
+    Child,
+}
+
+/// Makes a second process of this one, which must have no other threads. It needs no file, not even
+/// that of this program, which may lie on the disk that nobody serves at the moment.
+pub fn fork() -> Result<Forked, Error> {
+    debug_assert_eq!(fs::read_dir("/proc/self/task").map_or(1, Iterator::count), 1);
+    // SAFETY: there is no other thread whose locks or half-made changes the child could meet.
+    let forked = unsafe { nix::unistd::fork() };
+    match doing("making another process", forked)? {
+        nix::unistd::ForkResult::Parent { child } => {
+            let child = Pid::from_raw(child.as_raw()).expect("no process has number 0");
+            Ok(Forked::Parent { child })
+        }
+        nix::unistd::ForkResult::Child => Ok(Forked::Child),
+    }
 }
 
 /// The descriptor that [`spawn_daemon`] left open under this number, as an argument of the daemon

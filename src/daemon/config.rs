@@ -3,11 +3,14 @@
 //! Not over the command line: that is there for every user to read, and secrets pass here.
 
 use std::fmt::Write;
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::os::unix::net::UnixStream;
 
 use zeroize::Zeroizing;
 
+use super::takeover::Takeover;
 use crate::block::Preference;
 use crate::proto::chap::{Chap, Credentials, Secret};
 use crate::wire::digest_choice::{DigestChoice, DigestChoices};
@@ -42,10 +45,27 @@ pub struct Config {
     pub read_only: bool,
     /// How we prove who we are, and whether the target must.
     pub chap: Option<Chap>,
+    /// The device to be taken over from a server that has died.
+    pub takeover: Option<Takeover>,
+    /// Servers that have died.
+    pub restarts: u32,
+}
+
+/// Reads the configuration that comes first on a stream.
+pub(super) fn receive(lines: &mut BufReader<UnixStream>) -> Result<Config, String> {
+    let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES_MAX));
+    while !text.ends_with("end\n") && text.len() < TEXT_BYTES_MAX {
+        match lines.by_ref().take((TEXT_BYTES_MAX - text.len()) as u64).read_line(&mut text) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => return Err(format!("reading the configuration: {error}")),
+        }
+    }
+    Config::parse(&text)
 }
 
 /// Most bytes of a configuration: far more than any sane one has.
-pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+pub(super) const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 impl Config {
     /// The lines; a line `end` is the last, so that a cut is seen.
@@ -95,13 +115,17 @@ impl Config {
                 credentials("chap-target", target);
             }
         }
+        if let Some(takeover) = &self.takeover {
+            line("takeover", takeover);
+        }
+        line("restarts", &self.restarts);
         text.push_str("end\n");
         text
     }
 
-    /// Reads the lines; the error names the line that cannot be read.
-    pub fn parse(text: &str) -> Result<Config, String> {
-        let mut config = Config {
+    /// Nothing was said yet.
+    fn empty() -> Config {
+        Config {
             portals: Vec::new(),
             link_index: None,
             initiator: String::new(),
@@ -114,7 +138,14 @@ impl Config {
             refusals: false,
             read_only: false,
             chap: None,
-        };
+            takeover: None,
+            restarts: 0,
+        }
+    }
+
+    /// Reads the lines; the error names the line that cannot be read.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let mut config = Config::empty();
         let mut is_whole = false;
         let limit = |place: &mut TimeLimit, value| {
             TimeLimit::parse(value).map(|limit| *place = limit).is_ok()
@@ -158,6 +189,10 @@ impl Config {
                     (Some(chap), Some(target)) => set(&mut chap.target, Some(target)),
                     _ => false,
                 },
+                "takeover" => Takeover::parse(value)
+                    .map(|takeover| config.takeover = Some(takeover))
+                    .is_some(),
+                "restarts" => value.parse().map(|count| config.restarts = count).is_ok(),
                 "end" => set(&mut is_whole, true),
                 _ => false,
             };
@@ -208,6 +243,8 @@ mod tests {
                 initiator: credentials("node7 correct-horse-7").unwrap(),
                 target: credentials("root another-secret"),
             }),
+            takeover: None,
+            restarts: 3,
         }
     }
 

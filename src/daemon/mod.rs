@@ -1,16 +1,20 @@
-//! The storage daemon: one thread, one `poll(2)`, between the TCP socket and the block device.
+//! The storage daemon: a server, one thread with one `poll(2)` between the TCP socket and the block
+//! device, and its [supervisor].
 //!
 //! A turn of its loop: wait, take in what is there, then drain every output until nothing moves any
 //! more (`settle`), so that all answers of a turn leave with one system call on each side.
 //!
-//! It is started by the agent as a program of its own (see [`crate::boot::survive`]) and gets its
-//! [`Config`] over the socket on which it reports: `trouble TEXT` for each failed attempt, then
-//! `ready …` or `failed TEXT`. As long as nothing is ready the end of that socket ends the daemon:
-//! whoever gave up waiting leaves nothing behind.
+//! Both are programs of their own (see [`crate::boot::survive`]), and get their [`Config`] over the
+//! socket on which they [`Report`]. As long as nothing is ready the end of that socket ends them:
+//! whoever gave up waiting leaves nothing behind. Afterwards it means that the other has died, and
+//! whoever is left starts another.
 
 mod config;
 mod control;
 mod report;
+mod role;
+mod supervisor;
+mod takeover;
 mod transport;
 mod words;
 
@@ -30,10 +34,14 @@ use crate::proto::{Disk, Patience};
 use crate::secrets;
 use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
-pub use config::{Config, TEXT_BYTES_MAX};
+pub use config::Config;
 use control::{Control, Question};
 pub use control::{ask, devices};
-pub use report::{Report, Reporter};
+pub use report::Report;
+use report::Reporter;
+pub use role::{Role, run};
+pub use supervisor::start;
+use takeover::Takeover;
 use transport::Transport;
 
 /// Most slices of one system call.
@@ -49,19 +57,6 @@ const FDS_MAX: usize = transport::SOCKETS_MAX + 2 + control::FDS_MAX;
 /// busy for 70 ms with what fits before the flush, and as long again while it runs.
 const UNFLUSHED_BYTES_MAX: u32 = 16 << 20;
 
-/// Serves the disk until it is told to stop. `stream` brings the configuration and takes reports.
-pub fn run(stream: UnixStream) -> Result<(), String> {
-    let (config, reporter) = Reporter::receive(stream)?;
-    // Before the device exists nothing of the root file system can be in our mount namespace.
-    if let Err(error) = survive::isolate() {
-        warn!("{error}");
-    }
-    for error in survive::protect() {
-        warn!("{error}");
-    }
-    Daemon::new(config, reporter).serve()
-}
-
 struct Daemon {
     config: Config,
     session: Session,
@@ -71,8 +66,10 @@ struct Daemon {
     device_has_news: bool,
     driver: &'static str,
     control: Option<Control>,
-    /// As long as the agent waits for the device.
+    /// The supervisor, if there is one.
     reporter: Option<Reporter>,
+    /// It knows that the device is live.
+    reported: bool,
     stopping: Stopping,
     /// Who asked to detach and waits for the end.
     detaching: Vec<UnixStream>,
@@ -98,7 +95,8 @@ struct Ready {
     transport: bool,
     device: bool,
     control: bool,
-    agent_gone: bool,
+    /// The supervisor is gone.
+    alone: bool,
 }
 
 impl Daemon {
@@ -122,15 +120,20 @@ impl Daemon {
             transfer_bytes_max: block::REQUEST_BYTES_MAX,
             unflushed_bytes_max: UNFLUSHED_BYTES_MAX,
         };
+        let session = match &config.takeover {
+            Some(takeover) => Session::take_over(session, takeover.disk.clone(), now),
+            None => Session::new(session, now),
+        };
         Daemon {
             config,
-            session: Session::new(session, now),
+            session,
             transport: Transport::default(),
             device: None,
             device_has_news: false,
             driver: "",
             control: None,
             reporter: Some(reporter),
+            reported: false,
             stopping: Stopping::No,
             detaching: Vec::new(),
             began: now,
@@ -143,11 +146,12 @@ impl Daemon {
             self.session.handle_timeout(Instant::now());
             self.settle()?;
             if self.stopping == Stopping::Done {
+                self.report(&Report::Done);
                 return Ok(());
             }
             let ready = self.wait().map_err(|error| format!("waiting for events: {error}"))?;
-            if ready.agent_gone {
-                return Err("whoever asked for the disk has gone before it was there".into());
+            if ready.alone {
+                self.find_supervisor()?;
             }
             self.device_has_news |= ready.device;
             if ready.control {
@@ -259,7 +263,7 @@ impl Daemon {
             // Attempts are also looked at when a deadline has passed.
             transport: transport || self.transport.is_opening(),
             device: next(there[0]),
-            agent_gone: next(there[1]),
+            alone: next(there[1]),
             control: found.any(|found| found),
         })
     }
@@ -306,10 +310,11 @@ impl Daemon {
                 info!("{}: {from} sends us to {to} {how}", self.config.target);
             }
             Event::LoggedIn(_) => {
-                self.report(Reporter::logged_in);
+                self.report(&Report::LoggedIn);
                 info!("logged in to {} at {}", self.config.target, self.shown_portal());
             }
             Event::Ready(disk) => self.make_device(&disk)?,
+            Event::Resumed { .. } if self.device.is_none() => self.take_device_over()?,
             Event::Resumed { away, waiting } => info!(
                 "the disk is back after {:.1} s; {waiting} requests were waiting",
                 away.as_secs_f32()
@@ -331,7 +336,7 @@ impl Daemon {
             }
             Event::GaveUp { error, after } => {
                 let text = self.words_of_the_end(&error, after);
-                self.report(|reporter| reporter.failed(&text));
+                self.report(&Report::Failed(text.clone()));
                 return Err(text);
             }
             Event::LoggedOut => self.stopping = Stopping::Done,
@@ -353,36 +358,74 @@ impl Daemon {
         let made = block::open(&geometry, self.config.block, block::QUEUE_DEPTH);
         let (device, choice) = made.map_err(|error| {
             let text = error.to_string();
-            self.report(|reporter| reporter.failed(&text));
+            self.report(&Report::Failed(text.clone()));
             text
         })?;
         self.driver = match choice.driver {
             block::Driver::Ublk => "ublk",
             block::Driver::Nbd => "nbd",
         };
+        self.serve_from_now_on(device);
+        Ok(())
+    }
+
+    /// The disk is there, and so is the device of a server that has died: takes it over. The login
+    /// has made the target forget what that one had asked for.
+    fn take_device_over(&mut self) -> Result<(), String> {
+        let Some(Takeover { device, disk }) = &self.config.takeover else { return Ok(()) };
+        self.driver = if device.starts_with("nbd") { "nbd" } else { "ublk" };
+        let device = block::recover(device, &disk.geometry).map_err(|error| error.to_string())?;
+        self.serve_from_now_on(device);
+        Ok(())
+    }
+
+    fn serve_from_now_on(&mut self, device: Box<dyn BlockDevice>) {
         if let Err(error) = survive::lock_memory() {
             warn!("{error}");
         }
         self.device = Some(device);
         self.device_has_news = true;
-        Ok(())
     }
 
-    /// Tells the agent when the device has become live, and begins to listen.
+    /// Tells the supervisor when the device has become live, and begins to listen.
     fn report_device(&mut self) {
         let Some(path) = self.device.as_ref().and_then(|device| device.path()) else { return };
-        let Some(mut reporter) = self.reporter.take() else { return };
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        match Control::listen(&name) {
+        if std::mem::replace(&mut self.reported, true) {
+            return;
+        }
+        let path = path.to_owned();
+        let device = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match Control::listen(&device) {
             Ok(control) => self.control = Some(control),
             Err(error) => warn!("no control socket, so no status and detach: {error}"),
         }
-        reporter.ready(path, self.driver);
+        if self.config.takeover.is_none() {
+            let mut disk = self.session.disk().expect("its device was made").clone();
+            disk.geometry.read_only |= self.config.read_only;
+            let takeover = Takeover { device, disk };
+            self.report(&Report::Takeover(takeover.clone()));
+            self.config.takeover = Some(takeover);
+        }
+        self.report(&Report::Ready { path, driver: self.driver.into() });
     }
 
     /// False if nobody is listening.
-    fn report(&mut self, tell: impl FnOnce(&mut Reporter)) -> bool {
-        self.reporter.as_mut().map(tell).is_some()
+    fn report(&mut self, report: &Report) -> bool {
+        self.reporter.as_mut().map(|reporter| reporter.tell(report)).is_some()
+    }
+
+    /// The supervisor is gone. Before the device is live that means that nobody wants it any more.
+    fn find_supervisor(&mut self) -> Result<(), String> {
+        self.reporter = None;
+        if self.config.takeover.is_none() {
+            return Err("whoever asked for the disk has gone before it was there".into());
+        }
+        warn!("the supervisor has died: starting another");
+        match supervisor::start(Role::Adopt, &self.config) {
+            Ok((stream, _)) => self.reporter = Some(Reporter::new(stream)),
+            Err(error) => warn!("going on without a supervisor: {error}"),
+        }
+        Ok(())
     }
 
     fn answer_questions(&mut self) -> Result<(), String> {

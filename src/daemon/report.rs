@@ -1,29 +1,26 @@
-//! How the daemon tells the agent what becomes of the disk: one line each, over a socket pair.
+//! How the server tells its supervisor what becomes of the disk, and the supervisor the agent: one
+//! line each, over a socket pair.
 //!
-//! The agent is not waited for: it may be gone, and the disk must be served all the same.
+//! The reader is not waited for: it may be gone, and the disk must be served all the same.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::fmt;
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use zeroize::Zeroizing;
+use super::config::TEXT_BYTES_MAX;
+use super::takeover::Takeover;
 
-use super::config::{Config, TEXT_BYTES_MAX};
-
-/// The daemon's end.
-#[derive(Debug)]
-pub struct Reporter {
-    stream: UnixStream,
-}
-
-/// A line, as the agent reads it.
+/// A line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// An attempt failed; the daemon goes on trying.
     Trouble(String),
     /// The login is through.
     LoggedIn,
+    /// For the supervisor: what the next server must know.
+    Takeover(Takeover),
     /// The device is live.
     Ready {
         /// Where it is.
@@ -33,90 +30,94 @@ pub enum Report {
     },
     /// There will be no device.
     Failed(String),
-}
-
-impl Reporter {
-    /// Takes the configuration from the stream on which it will report.
-    pub(super) fn receive(stream: UnixStream) -> Result<(Config, Reporter), String> {
-        let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES_MAX));
-        let mut lines = BufReader::new((&stream).take(TEXT_BYTES_MAX as u64));
-        while !text.ends_with("end\n") {
-            match lines.read_line(&mut text) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => return Err(format!("reading the configuration: {error}")),
-            }
-        }
-        let config = Config::parse(&text)?;
-        Ok((config, Reporter { stream }))
-    }
-
-    /// Readable, or hung up, when the agent is gone: it never says anything more.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
-
-    pub(super) fn trouble(&mut self, text: &str) {
-        self.line("trouble", text);
-    }
-
-    pub(super) fn logged_in(&mut self) {
-        self.line("logged-in", "");
-    }
-
-    pub(super) fn ready(&mut self, path: &Path, driver: &str) {
-        self.line("ready", &format!("{driver} {}", path.display()));
-    }
-
-    pub(super) fn failed(&mut self, text: &str) {
-        self.line("failed", text);
-    }
-
-    fn line(&mut self, kind: &str, text: &str) {
-        // An agent that is gone is noticed by the loop.
-        let _ = writeln!(self.stream, "{kind} {}", text.replace('\n', "; "));
-    }
+    /// For the supervisor: the server ends as it was told to.
+    Done,
 }
 
 impl Report {
-    /// Waits for the next line; `None` if the daemon is gone.
+    /// Waits for the next line; `None` if the other side is gone.
     pub fn read(from: &mut impl BufRead) -> io::Result<Option<Report>> {
         let mut line = String::new();
-        from.take(TEXT_BYTES_MAX as u64).read_line(&mut line)?;
-        let (kind, text) = line.trim_end_matches('\n').split_once(' ').unwrap_or((&line, ""));
-        Ok(match kind {
+        from.by_ref().take(TEXT_BYTES_MAX as u64).read_line(&mut line)?;
+        let Some(line) = line.strip_suffix('\n') else { return Ok(None) };
+        let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
+        let report = match kind {
             "trouble" => Some(Report::Trouble(text.to_owned())),
             "logged-in" => Some(Report::LoggedIn),
+            "takeover" => Takeover::parse(text).map(Report::Takeover),
             "ready" => text.split_once(' ').map(|(driver, path)| Report::Ready {
                 path: path.into(),
                 driver: driver.to_owned(),
             }),
             "failed" => Some(Report::Failed(text.to_owned())),
+            "done" => Some(Report::Done),
             _ => None,
-        })
+        };
+        let unknown = || io::Error::new(io::ErrorKind::InvalidData, format!("report \"{kind}\""));
+        report.map(Some).ok_or_else(unknown)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Report::Trouble(text) => writeln!(f, "trouble {}", text.replace('\n', "; ")),
+            Report::LoggedIn => writeln!(f, "logged-in"),
+            Report::Takeover(takeover) => {
+                writeln!(f, "takeover {}", takeover.to_string().replace('\n', " "))
+            }
+            Report::Ready { path, driver } => writeln!(f, "ready {driver} {}", path.display()),
+            Report::Failed(text) => writeln!(f, "failed {}", text.replace('\n', "; ")),
+            Report::Done => writeln!(f, "done"),
+        }
+    }
+}
+
+/// The end that tells.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    stream: UnixStream,
+}
+
+impl Reporter {
+    pub(super) fn new(stream: UnixStream) -> Reporter {
+        Reporter { stream }
+    }
+
+    /// Readable, or hung up, when the reader is gone: it never says anything more.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Sends a line. A reader that is gone is noticed by whoever polls the descriptor.
+    pub(super) fn tell(&mut self, report: &Report) {
+        let _ = self.stream.write_all(report.to_string().as_bytes());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
+
     use super::*;
 
     #[test]
     fn reports_arrive_as_they_were_sent() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut reporter = Reporter { stream: theirs };
-        reporter.trouble("no answer;\ntrying again");
-        reporter.logged_in();
-        reporter.ready(Path::new("/dev/ublkb0"), "ublk");
-        reporter.failed("no driver");
+        let mut reporter = Reporter::new(theirs);
+        let ready = Report::Ready { path: "/dev/ublkb0".into(), driver: "ublk".into() };
+        let failed = Report::Failed("no driver".into());
+        let sent = [Report::LoggedIn, ready, failed, Report::Done];
+        reporter.tell(&Report::Trouble("no answer;\ntrying again".into()));
+        sent.iter().for_each(|report| reporter.tell(report));
+        reporter.stream.write_all(b"done, but cut").unwrap();
         drop(reporter);
         let mut lines = BufReader::new(ours);
         let mut next = || Report::read(&mut lines).unwrap();
         assert_eq!(next(), Some(Report::Trouble("no answer;; trying again".into())));
-        assert_eq!(next(), Some(Report::LoggedIn));
-        let ready = Report::Ready { path: "/dev/ublkb0".into(), driver: "ublk".into() };
-        assert_eq!(next(), Some(ready));
-        assert_eq!(next(), Some(Report::Failed("no driver".into())));
+        for report in sent {
+            assert_eq!(next(), Some(report));
+        }
         assert_eq!(next(), None);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::{error, warn};
 
-use super::Daemon;
+use super::{Daemon, Report};
 use crate::proto::session::{Reason, Rung};
 use crate::proto::{Error, Patience};
 
@@ -49,7 +49,7 @@ impl Daemon {
                 let what = if self.session.is_failing() { "fails" } else { "waits" };
                 warn!("{text}; I/O {what}");
             }
-        } else if !self.report(|reporter| reporter.trouble(&text)) {
+        } else if !self.report(&Report::Trouble(text.clone())) {
             warn!("{text}");
         }
     }
@@ -101,6 +101,7 @@ impl Daemon {
             ("up", format!("{} s", self.began.elapsed().as_secs())),
             ("reconnects", self.session.reconnects().to_string()),
             ("recoveries", self.recoveries.to_string()),
+            ("restarts", self.config.restarts.to_string()),
             ("requests", self.session.requests().to_string()),
             (
                 "I/O timeout",

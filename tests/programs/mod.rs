@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::kernel::{Aligned, O_DIRECT, Random, wait_until};
+use super::kernel::{Aligned, O_DIRECT, Random, skip, wait_until};
 
 pub const LUNBOOT: &str = env!("CARGO_BIN_EXE_lunboot");
 pub const TARGET: &str = env!("CARGO_BIN_EXE_lunboot-target");
@@ -182,10 +182,15 @@ impl Attached {
     }
 
     pub fn from_uri(uri: &str, options: &[&str]) -> Attached {
+        Attached::by(Path::new(LUNBOOT), uri, options)
+    }
+
+    /// The same by another build of the program.
+    pub fn by(program: &Path, uri: &str, options: &[&str]) -> Attached {
         let mut words = vec!["attach"];
         words.extend(options);
         words.push(uri);
-        let path = PathBuf::from(lunboot(&words));
+        let path = PathBuf::from(run(program.to_str().unwrap(), &words));
         assert!(path.starts_with("/dev"), "{path:?}");
         Attached { path }
     }
@@ -268,9 +273,13 @@ impl Load {
 
     /// Requests have begun and ended since.
     pub fn goes_on(&self) {
-        let count = || self.count.load(Ordering::Relaxed);
-        let before = count();
-        wait_until("I/O", || count() > before + 20);
+        let before = self.count();
+        wait_until("I/O", || self.count() > before + 20);
+    }
+
+    /// How many have ended.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     pub fn end(self) {
@@ -282,13 +291,48 @@ impl Load {
     }
 }
 
-/// How many storage daemons run.
+/// The program as people have it, static, where `make` has put it or in the folder that
+/// `LUNBOOT_PROGRAMS` names. In CI it must be there.
+pub fn static_lunboot() -> Option<PathBuf> {
+    let folder = std::env::var_os("LUNBOOT_PROGRAMS").map(PathBuf::from).unwrap_or_else(|| {
+        let target = Path::new(LUNBOOT).ancestors().nth(2).expect("target/debug/lunboot");
+        target.join(format!("{}-unknown-linux-musl/release", std::env::consts::ARCH))
+    });
+    let program = folder.join("lunboot");
+    if program.exists() {
+        return Some(program);
+    }
+    skip(&format!("{} is not there: make builds it", program.display()));
+    None
+}
+
+/// How many processes of storage daemons run.
 pub fn daemons() -> usize {
-    let processes = fs::read_dir("/proc").unwrap();
-    processes
-        .filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok())
-        .filter(|cmdline| cmdline.starts_with(b"@lunboot\0"))
-        .count()
+    servers().len() + supervisors().len()
+}
+
+/// The storage servers that run.
+pub fn servers() -> Vec<Pid> {
+    processes(true)
+}
+
+/// Their supervisors.
+pub fn supervisors() -> Vec<Pid> {
+    processes(false)
+}
+
+fn processes(serving: bool) -> Vec<Pid> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(cmdline) = fs::read(path.join("cmdline")) else { continue };
+        let Ok(name) = fs::read(path.join("comm")) else { continue };
+        if cmdline.starts_with(b"@lunboot\0") && (name == b"lunboot-server\n") == serving {
+            let number = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            found.push(Pid::from_raw(number).unwrap());
+        }
+    }
+    found
 }
 
 /// The kernel must not have seen an I/O error: what it says to everybody would tell.

@@ -1,0 +1,128 @@
+//! What the disk lives through: the death of its server, of the supervisor, of both sides at once.
+//! The real programs in a real kernel, under load that compares every answer.
+
+mod kernel;
+mod programs;
+
+use std::time::Duration;
+
+use kernel::{Random, inside_with, wait_until, wait_within};
+use programs::{
+    Attached, Load, Target, file_system_works, run, servers, sparse, static_lunboot, supervisors,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn inside(name: &str, body: impl FnOnce()) {
+    inside_with(name, "768M", body);
+}
+
+/// The only one of these, another one than `before`.
+fn successor(of: fn() -> Vec<Pid>, before: Pid) -> Pid {
+    let mut found = None;
+    wait_until("another process", || {
+        found = of().into_iter().find(|pid| *pid != before);
+        found.is_some()
+    });
+    found.expect("it was found")
+}
+
+fn only(of: fn() -> Vec<Pid>) -> Pid {
+    let all = of();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0]
+}
+
+#[test]
+fn the_server_is_killed_under_load_over_ublk() {
+    inside("the_server_is_killed_under_load_over_ublk", || server_killed("ublk", 20));
+}
+
+#[test]
+fn the_server_is_killed_under_load_over_nbd() {
+    inside("the_server_is_killed_under_load_over_nbd", || server_killed("nbd", 1));
+}
+
+fn server_killed(driver: &str, times: u32) {
+    let file = sparse("disk", 64);
+    let target = Target::start(&[], &[&file]);
+    let disk = Attached::new(&target, 0, &["--block", driver]);
+    let supervisor = only(supervisors);
+    let load = Load::new(&disk);
+    let mut random = Random(7);
+    for time in 1..=times {
+        load.goes_on();
+        // In the middle of anything.
+        std::thread::sleep(Duration::from_millis(random.below(20)));
+        let server = only(servers);
+        kill_process(server, Signal::KILL).unwrap();
+        successor(servers, server);
+        if driver == "nbd" {
+            // The driver looks only every 30 s for what a dead connection has left.
+            let before = load.count();
+            wait_within(Duration::from_secs(45), "I/O", || load.count() > before + 20);
+        }
+        load.goes_on();
+        assert_eq!(disk.status("restarts"), time.to_string());
+    }
+    load.end();
+    assert_eq!(only(supervisors), supervisor);
+    let log = run("dmesg", &[]);
+    assert!(log.contains("the storage server has died (signal 9)"), "{log}");
+    file_system_works(disk.text());
+    disk.detach();
+    target.stop();
+}
+
+#[test]
+fn a_supervisor_that_is_killed_is_replaced() {
+    // A server starts it again as a program, in a place where no library is to be found.
+    let Some(program) = static_lunboot() else { return };
+    inside("a_supervisor_that_is_killed_is_replaced", || {
+        let file = sparse("disk", 64);
+        let target = Target::start(&[], &[&file]);
+        let disk = Attached::by(&program, &target.uri(0), &["--block", "ublk"]);
+        let load = Load::new(&disk);
+        for _ in 0..5 {
+            let (supervisor, server) = (only(supervisors), only(servers));
+            kill_process(supervisor, Signal::KILL).unwrap();
+            successor(supervisors, supervisor);
+            load.goes_on();
+            assert_eq!(only(servers), server, "it has nothing to do with that");
+            // The new one does its work.
+            kill_process(server, Signal::KILL).unwrap();
+            successor(servers, server);
+            load.goes_on();
+        }
+        assert_eq!(disk.status("restarts"), "5");
+        load.end();
+        disk.detach();
+        target.stop();
+    });
+}
+
+/// The target is away when the server dies, and the next one has to wait for it.
+#[test]
+fn server_and_target_are_killed_at_once() {
+    inside("server_and_target_are_killed_at_once", || {
+        let file = sparse("disk", 64);
+        let mut target = Target::start(&[], &[&file]);
+        let disk = Attached::new(&target, 0, &["--block", "ublk"]);
+        let load = Load::new(&disk);
+        for _ in 0..5 {
+            load.goes_on();
+            let server = only(servers);
+            target.kill();
+            kill_process(server, Signal::KILL).unwrap();
+            let second = successor(servers, server);
+            // One that waits for the target can die as well.
+            kill_process(second, Signal::KILL).unwrap();
+            successor(servers, second);
+            target.start_again();
+            load.goes_on();
+        }
+        load.end();
+        file_system_works(disk.text());
+        disk.detach();
+        target.stop();
+    });
+}
