@@ -69,7 +69,9 @@ impl Simulation {
             self.pair.refusing = true;
             self.happens("connections are refused", "refusals");
         }
-        if self.comes(self.faults.crash) {
+        // What is being written again is lost again.
+        let crash = self.faults.crash.min(if self.is_rewriting() { 16 } else { u64::MAX });
+        if self.comes(crash) {
             self.crash();
             if self.random.below(3) == 0 {
                 self.happens("it takes a while to come back", "slow restarts");
@@ -96,9 +98,13 @@ impl Simulation {
         self.strike_ways();
     }
 
-    pub(crate) fn crash(&mut self) {
+    fn is_rewriting(&self) -> bool {
         let rewritten = self.pair.session.upkeep().rewritten;
-        if !self.pair.session.is_logged_in() && rewritten > self.rewritten {
+        !self.pair.session.is_logged_in() && rewritten > self.rewritten
+    }
+
+    pub(crate) fn crash(&mut self) {
+        if self.is_rewriting() {
             self.count("crashes during a rewrite");
         }
         self.happens("the target loses power", "crashes");

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use lunboot::proto::Patience;
 use lunboot::proto::random::Random;
 use lunboot::proto::session::Portal;
 use lunboot::proto::target::Redirect;
@@ -16,6 +17,9 @@ use super::draw::rate;
 
 /// A portal that is lost while another is good costs no more than this, beside what a login takes.
 const FAIL_OVER_MAX: Duration = Duration::from_secs(10);
+
+/// Time that each portal has before the next one is tried as well.
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// Most messages of a login.
 const LOGIN_STEPS: u32 = 20;
@@ -285,7 +289,10 @@ impl Simulation {
         let now = self.pair.now;
         let ended = self.pair.logged_in_at.filter(|at| *at >= lost_at);
         let took = ended.unwrap_or(now) - lost_at;
-        let most = FAIL_OVER_MAX + self.login_takes();
+        let Patience { idle, ping_with_spares: ping, .. } = self.pair.settings.patience;
+        // The silence, the ping or two, and other portals that say nothing.
+        let most = ping + ping.max(idle) + 3 * STAGGER;
+        let most = most.min(FAIL_OVER_MAX) + self.login_takes();
         assert!(took <= most, "no other portal has taken over in {took:?}");
         if ended.is_some() {
             self.happens("another portal has taken over", "fail-overs");
