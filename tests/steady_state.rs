@@ -1,5 +1,5 @@
-//! Serving a disk asks for no memory: a machine that has none left, and can only get some by writing
-//! to this disk, must not wait for itself.
+//! Serving a disk asks for no memory: a machine that has none left, and can only get some by
+//! writing to this disk, must not wait for itself.
 //!
 //! An allocator counts what the session asks for while it is at work, from the moment when the disk
 //! was found and every kind of request was there once.
