@@ -4,7 +4,8 @@
 mod kernel;
 mod programs;
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use kernel::{Random, inside_with, wait_until, wait_within};
 use programs::{
@@ -125,4 +126,81 @@ fn server_and_target_are_killed_at_once() {
         disk.detach();
         target.stop();
     });
+}
+
+/// What systemd does to every process when a machine goes down, only longer.
+#[test]
+fn a_daemon_that_is_stopped_for_a_while_goes_on() {
+    inside("a_daemon_that_is_stopped_for_a_while_goes_on", || {
+        for driver in ["ublk", "nbd"] {
+            let file = sparse("disk", 64);
+            let target = Target::start(&[], &[&file]);
+            let disk = Attached::new(&target, 0, &["--block", driver]);
+            let load = Load::new(&disk);
+            load.goes_on();
+            let all = [servers(), supervisors()].concat();
+            all.iter().for_each(|pid| kill_process(*pid, Signal::STOP).unwrap());
+            let stopped = Instant::now();
+            wait_until("time to pass", || stopped.elapsed() > Duration::from_secs(5));
+            all.iter().for_each(|pid| kill_process(*pid, Signal::CONT).unwrap());
+            load.goes_on();
+            load.end();
+            assert_eq!(disk.status("restarts"), "0");
+            disk.detach();
+            target.stop();
+        }
+    });
+}
+
+/// Neither the lack of memory nor a signal may end it, and it may not wait for its own disk.
+#[test]
+fn every_process_of_the_daemon_is_protected() {
+    inside("every_process_of_the_daemon_is_protected", || {
+        let file = sparse("disk", 64);
+        let target = Target::start(&[], &[&file]);
+        let disk = Attached::new(&target, 0, &["--block", "ublk"]);
+        let load = Load::new(&disk);
+        for _ in 0..2 {
+            load.goes_on();
+            for pid in [only(servers), only(supervisors)] {
+                assert_protected(pid);
+            }
+            let server = only(servers);
+            for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::PIPE] {
+                kill_process(server, signal).unwrap();
+                kill_process(only(supervisors), signal).unwrap();
+            }
+            load.goes_on();
+            assert_eq!(only(servers), server);
+            // The next one must be as well protected.
+            kill_process(server, Signal::KILL).unwrap();
+            successor(servers, server);
+        }
+        load.end();
+        disk.detach();
+        target.stop();
+    });
+}
+
+fn assert_protected(pid: Pid) {
+    let file = |name: &str| format!("/proc/{}/{name}", pid.as_raw_nonzero());
+    let text = |name: &str| fs::read_to_string(file(name)).unwrap();
+    assert_eq!(text("oom_score_adj"), "-1000\n");
+    assert!(text("cmdline").starts_with('@'), "{}", text("cmdline"));
+    let status = text("status");
+    let row = |name: &str| {
+        let row = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        row.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    // All that it has mapped but what cannot be locked: the kernel's own pages.
+    assert!(row("VmLck:") * 10 > row("VmSize:") * 9, "{status}");
+    assert_ne!(fs::read_link(file("ns/mnt")).unwrap(), fs::read_link("/proc/self/ns/mnt").unwrap());
+    // PF_LOCAL_THROTTLE and PF_MEMALLOC_NOIO (linux/sched.h), which PR_SET_IO_FLUSHER sets.
+    const FLUSHER: u64 = 0x0010_0000 | 0x0008_0000;
+    for thread in fs::read_dir(file("task")).unwrap() {
+        let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        let flags = stat.rsplit_once(") ").unwrap().1.split(' ').nth(6).unwrap();
+        let flags: u64 = flags.parse().unwrap();
+        assert_eq!(flags & FLUSHER, FLUSHER, "{stat}");
+    }
 }
