@@ -170,6 +170,9 @@ impl Simulation {
 
     fn take_events(&mut self) {
         for event in std::mem::take(&mut self.pair.events) {
+            if self.shown {
+                println!("{:?} {event:?}", self.pair.elapsed());
+            }
             match event {
                 Event::Resumed { .. } => self.count("reconnects"),
                 Event::WriteLost { .. } => self.count("writes lost"),
