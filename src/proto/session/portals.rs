@@ -178,9 +178,9 @@ impl Portals {
         &self.current
     }
 
-    /// There are others to turn to.
+    /// There are others to turn to; also the one that has sent us to where we are.
     pub(super) fn has_spares(&self) -> bool {
-        self.list.len() > 1
+        self.list.iter().any(|portal| *portal != self.current)
     }
 
     /// This round has portals that were not tried, or not decided.
