@@ -202,7 +202,7 @@ fn inside_initramfs(directory: &Path) {
     let kept = [go_read.as_fd(), done_write.as_fd()];
     // Nobody waits for it here: it belongs to the next process 1.
     #[allow(clippy::zombie_processes)]
-    survive::spawn_daemon(&words, &kept).expect("daemon");
+    survive::spawn_daemon(Path::new(survive::THIS_PROGRAM), &words, &kept).expect("daemon");
     drop((go_read, done_write));
     // The daemon says that it is out of our mounts before the root would be mounted.
     let mut first = [0; 1];
@@ -236,6 +236,7 @@ fn inside_daemon(go: &str, done: &str) {
     let (mut go, mut done) = (inherited(go, false), inherited(done, true));
     let mut failures: Vec<String> =
         survive::protect().iter().map(|error| error.to_string()).collect();
+    failures.extend(survive::leave_home().err().map(|error| error.to_string()));
     failures.extend(survive::isolate().err().map(|error| error.to_string()));
     failures.extend(survive::lock_memory().err().map(|error| error.to_string()));
     done.write_all(b"\n").expect("pipe");

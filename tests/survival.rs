@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use kernel::{Random, inside_with, wait_until, wait_within};
 use programs::{
-    Attached, Load, Target, file_system_works, run, servers, sparse, static_lunboot, supervisors,
+    Attached, Load, Target, file_system_works, refused, run, servers, sparse, static_lunboot,
+    supervisors,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -203,4 +204,47 @@ fn assert_protected(pid: Pid) {
         let flags: u64 = flags.parse().unwrap();
         assert_eq!(flags & FLUSHER, FLUSHER, "{stat}");
     }
+}
+
+/// A running disk moves to another version of the program.
+#[test]
+fn the_daemon_is_replaced_under_load() {
+    let Some(program) = static_lunboot() else { return };
+    inside("the_daemon_is_replaced_under_load", || {
+        let file = sparse("disk", 64);
+        let target = Target::start(&[], &[&file]);
+        let disk = Attached::by(&program, &target.uri(0), &["--block", "ublk"]);
+        let load = Load::new(&disk);
+        for _ in 0..5 {
+            load.goes_on();
+            let (server, supervisor) = (only(servers), only(supervisors));
+            let said = run(program.to_str().unwrap(), &["replace"]);
+            let name = disk.path.file_name().unwrap().to_str().unwrap();
+            assert_eq!(said, format!("{name} {}", env!("CARGO_PKG_VERSION")));
+            load.goes_on();
+            let (next, watching) = (only(servers), only(supervisors));
+            assert!(next != server && watching != supervisor);
+            let runs = fs::read_link(format!("/proc/{}/exe", next.as_raw_nonzero())).unwrap();
+            assert!(runs.to_str().unwrap().starts_with("/memfd:lunboot"), "{runs:?}");
+        }
+        assert_eq!(disk.status("restarts"), "0");
+        // A program that is none changes nothing.
+        let server = only(servers);
+        let said = refused(&["replace", "/etc/hostname"]);
+        assert!(said.contains("Exec format error (os error 8): it must be a static"), "{said}");
+        let said = refused(&["replace", "/bin/true"]);
+        assert!(said.contains("(os error 2): it must be a static program"), "{said}");
+        let said = refused(&["replace", "/etc/nothing"]);
+        assert!(said.contains("replace: /etc/nothing: No such file"), "{said}");
+        load.goes_on();
+        assert_eq!(only(servers), server);
+        // And the one that is there now can still be replaced by one that dies.
+        kill_process(server, Signal::KILL).unwrap();
+        successor(servers, server);
+        load.goes_on();
+        load.end();
+        file_system_works(disk.text());
+        disk.detach();
+        target.stop();
+    });
 }

@@ -303,6 +303,7 @@ const NAMES_NEVER: &[&str] = &["utils", "util", "common", "helpers", "misc", "ty
 /// Where the program may sleep instead of waiting for an event, and why.
 const SLEEPS: &[(&str, &str)] = &[
     ("src/agent/mod.rs", "the pause between two tries of a whole step of the boot"),
+    ("src/daemon/control.rs", "nobody tells when a name in the abstract namespace is taken"),
     ("src/daemon/supervisor.rs", "servers that die one after the other are made less often"),
     ("src/block/ublk/control.rs", "the driver tells nobody when it has noticed a death"),
     ("src/block/nbd/control.rs", "the driver tells nobody when it has noticed a death"),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::BufReader;
 use std::net::{SocketAddr, SocketAddrV6};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -11,6 +11,7 @@ use log::{debug, info, warn};
 use crate::block::Preference;
 use crate::boot::cmdline::BlockChoice;
 use crate::boot::modules::Modules;
+use crate::boot::survive::THIS_PROGRAM;
 use crate::daemon::{self, Config, Report, Role};
 use crate::net::tcp;
 use crate::wire::root_path::{Host, Portal, RootPath};
@@ -103,7 +104,7 @@ fn link_index(zone: &str) -> Option<u32> {
 /// configuration says nothing else. With an error nothing is left of it.
 pub fn attach(config: &Config) -> Result<Attached, String> {
     let began = Instant::now();
-    let (ours, mut daemon) = daemon::start(Role::Supervise, config)?;
+    let (ours, mut daemon) = daemon::start(Path::new(THIS_PROGRAM), Role::Supervise, config)?;
     let mut login_time = Duration::ZERO;
     let mut lines = BufReader::new(ours);
     loop {
@@ -118,7 +119,7 @@ pub fn attach(config: &Config) -> Result<Attached, String> {
                 let _ = daemon.wait();
                 return Err(text);
             }
-            Some(Report::Takeover(_) | Report::Done) => {}
+            Some(Report::Takeover(_) | Report::Done | Report::MakingRoom) => {}
             None => {
                 let status = daemon.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
                 return Err(format!(

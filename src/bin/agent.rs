@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use lunboot::agent;
 use lunboot::boot::cmdline::{BlockChoice, BootConfig};
 use lunboot::boot::kmsg;
 use lunboot::boot::modules::Modules;
-use lunboot::boot::survive;
+use lunboot::boot::survive::{self, THIS_PROGRAM};
 use lunboot::daemon::{self, Role};
 use lunboot::net::tcp;
 use lunboot::proto::chap::Chap;
@@ -49,6 +50,7 @@ enum Command {
     Attach(Attach),
     Detach(Detach),
     Discover(Discover),
+    Replace(Replace),
     Status(Status),
     Version(Version),
 }
@@ -144,6 +146,15 @@ struct Discover {
     host: String,
 }
 
+/// replace the daemons of all attached LUNs by those of another version, while they serve
+#[derive(FromArgs)]
+#[argh(subcommand, name = "replace")]
+struct Replace {
+    /// the new program (default: this one)
+    #[argh(positional)]
+    program: Option<PathBuf>,
+}
+
 /// show every attached LUN
 #[derive(FromArgs)]
 #[argh(subcommand, name = "status")]
@@ -178,6 +189,7 @@ fn main() -> ExitCode {
         Command::Attach(attach) => report(run_attach(&attach)),
         Command::Detach(detach) => report(run_detach(&detach)),
         Command::Discover(discover) => report(run_discover(&discover)),
+        Command::Replace(replace) => report(run_replace(&replace)),
         Command::Status(_) => report(run_status()),
         Command::Version(_) => print_version(),
     }
@@ -377,6 +389,30 @@ fn run_discover(discover: &Discover) -> Result<(), String> {
     }
     Ok(())
 }
+
+fn run_replace(replace: &Replace) -> Result<(), String> {
+    let path = replace.program.as_deref().unwrap_or(Path::new(THIS_PROGRAM));
+    let program = survive::program_in_memory(path)
+        .map_err(|error| format!("replace: {}: {error}", path.display()))?;
+    let question = format!("replace {}", program.as_raw_fd());
+    for device in devices()? {
+        let failed = |text: &str| Err(format!("replace: {device}: {}", text.trim_end()));
+        match daemon::ask(&device, &question, None) {
+            Ok(answer) if answer == "done\n" => {}
+            Ok(answer) => return failed(&answer),
+            Err(error) => return failed(&error.to_string()),
+        }
+        let status =
+            daemon::ask_when_there(&device, "status", REPLACED_WITHIN).map_err(|error| {
+                format!("replace: {device}: the new daemon does not answer: {error}")
+            })?;
+        println!("{device} {}", field(&status, "version").unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// How long a new daemon may take to be there, if its target is.
+const REPLACED_WITHIN: Duration = Duration::from_secs(60);
 
 fn run_status() -> Result<(), String> {
     let all = all_status()?;

@@ -12,11 +12,13 @@ use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{Errno, FdFlags};
 use rustix::mm::MlockAllFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
@@ -50,42 +52,59 @@ fn doing<T, E: Into<io::Error>>(doing: &'static str, result: Result<T, E>) -> Re
     result.map_err(|error| Error { doing, source: error.into() })
 }
 
-/// Starts this program again as [`DAEMON_NAME`], with `arguments`, in a session of its own, with
-/// standard input and output on /dev/null. The descriptors in `keep` stay open in it under the same
-/// numbers; all others close.
+/// Starts `program` as [`DAEMON_NAME`], with `arguments` and with standard input and output on
+/// /dev/null. The descriptors in `keep` stay open in it under the same numbers; all others close.
+/// It has to [`leave_home`] by itself.
 ///
 /// A new program rather than a fork: argv[0] and memory are its own, whatever the caller has done.
+/// Nothing of the caller's memory is copied for that (`posix_spawn`), which may be locked, and
+/// shared with the kernel.
 pub fn spawn_daemon<A: AsRef<OsStr>>(
+    program: &Path,
     arguments: &[A],
     keep: &[BorrowedFd<'_>],
 ) -> Result<Child, Error> {
-    let kept: Vec<i32> = keep.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0(DAEMON_NAME).args(arguments).current_dir("/");
+    let mut command = Command::new(program);
+    command.arg0(DAEMON_NAME).args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let prepare = move || {
-        rustix::process::setsid()?;
-        for fd in &kept {
-            // SAFETY: the caller holds these descriptors open as BorrowedFd until spawn has
-            // returned, and the child has a copy of its table.
-            let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
-            rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
-        }
-        Ok(())
+    let inherit = |flags| {
+        let mut all = keep.iter().map(|fd| rustix::io::fcntl_setfd(fd, flags));
+        doing("handing descriptors to the storage daemon", all.try_for_each(|done| done))
     };
-    // SAFETY: between fork and exec it only makes system calls: no allocation, no lock.
-    unsafe { command.pre_exec(prepare) };
-    doing("starting the storage daemon from /proc/self/exe", command.spawn())
+    inherit(FdFlags::empty())?;
+    let child = doing("starting the storage daemon", command.spawn());
+    inherit(FdFlags::CLOEXEC)?;
+    child
 }
 
-/// Gives the server a name of its own: everything else it has in common with its supervisor.
-pub fn call_server() {
-    // That of a process is for people only.
-    let _ = rustix::thread::set_name(SERVER_NAME);
+/// Leaves the session and the directory of whoever has started this process.
+pub fn leave_home() -> Result<(), Error> {
+    doing("making a session of its own", rustix::process::setsid())?;
+    doing("entering /", rustix::process::chdir("/"))
 }
+
+/// What makes a server of a process that a supervisor has made: a name that people see, and nobody
+/// who waits for the end of the processes that it starts.
+pub fn become_server() -> Result<(), Error> {
+    doing("naming the server", rustix::thread::set_name(SERVER_NAME))?;
+    // SAFETY: ignoring a signal installs no handler.
+    doing("ignoring SIGCHLD", unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.map(drop))
+}
+
+/// This program, as a program to be started.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// What `ps` shows of the server.
 pub const SERVER_NAME: &CStr = c"lunboot-server";
+
+/// A program, read into memory whole: whoever starts it needs no disk for that, which may be the
+/// one that waits for it.
+pub fn program_in_memory(path: &Path) -> io::Result<fs::File> {
+    let mut from = fs::File::open(path)?;
+    let mut memory = fs::File::from(memfd_create(c"lunboot", MemfdFlags::CLOEXEC)?);
+    io::copy(&mut from, &mut memory)?;
+    Ok(memory)
+}
 
 /// Which of the two processes this is, after [`fork`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +178,9 @@ fn ignore_signals() -> io::Result<()> {
         // SAFETY: ignoring a signal installs no handler, so no code of ours can run in one.
         unsafe { signal(number, SigHandler::SigIgn) }?;
     }
+    // A server may have started us, and it ignores this one.
+    // SAFETY: as above.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
 }
 

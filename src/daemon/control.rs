@@ -8,7 +8,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
@@ -46,6 +47,11 @@ pub(super) enum Question {
     Detach,
     /// The same, without waiting for a target that is away.
     Abandon,
+    /// Make room for the daemon of this program, an open file of whoever asks.
+    Replace {
+        /// The number of the file.
+        file: u32,
+    },
 }
 
 impl Control {
@@ -104,8 +110,15 @@ impl Client {
             b"status\n" => Ok(Some(Question::Status)),
             b"detach\n" => Ok(Some(Question::Detach)),
             b"abandon\n" => Ok(Some(Question::Abandon)),
-            text if text.ends_with(b"\n") => Err(ErrorKind::InvalidData.into()),
-            _ => Ok(None),
+            text => match text.strip_suffix(b"\n") {
+                None => Ok(None),
+                Some(text) => {
+                    let number = text.strip_prefix(b"replace ").map(str::from_utf8);
+                    let number = number.and_then(Result::ok).and_then(|number| number.parse().ok());
+                    let question = number.map(|file| Some(Question::Replace { file }));
+                    question.ok_or_else(|| ErrorKind::InvalidData.into())
+                }
+            },
         }
     }
 }
@@ -118,6 +131,22 @@ pub fn ask(device: &str, question: &str, patience: Option<Duration>) -> io::Resu
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+/// Asks the daemon of a device that another one is making room for.
+pub fn ask_when_there(device: &str, question: &str, within: Duration) -> io::Result<String> {
+    let deadline = Instant::now() + within;
+    loop {
+        match ask(device, question, Some(within)) {
+            // Nobody listens yet, and nobody tells when.
+            Err(error)
+                if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The devices whose daemons listen, from the text of /proc/net/unix.
@@ -135,6 +164,12 @@ pub fn devices(unix_sockets: &str) -> Vec<String> {
 
 fn address(device: &str) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("{NAME_PREFIX}{device}"))
+}
+
+/// The path of an open file of whoever is at the other end.
+pub(super) fn file_of_peer(stream: &UnixStream, file: u32) -> io::Result<PathBuf> {
+    let peer = sockopt::socket_peercred(stream)?.pid;
+    Ok(PathBuf::from(format!("/proc/{}/fd/{file}", peer.as_raw_nonzero())))
 }
 
 fn is_root(stream: &UnixStream) -> bool {

@@ -11,6 +11,7 @@
 
 mod config;
 mod control;
+mod replace;
 mod report;
 mod role;
 mod supervisor;
@@ -36,7 +37,7 @@ use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use config::Config;
 use control::{Control, Question};
-pub use control::{ask, devices};
+pub use control::{ask, ask_when_there, devices};
 pub use report::Report;
 use report::Reporter;
 pub use role::{Role, run};
@@ -50,8 +51,8 @@ const SLICES: usize = 64;
 /// Reads from the socket in one turn, so that a fast target does not starve the device.
 const READS_PER_TURN: usize = 16;
 
-/// Most descriptors of one wait: transports, device, reporter, and those of [`Control`].
-const FDS_MAX: usize = transport::SOCKETS_MAX + 2 + control::FDS_MAX;
+/// Most descriptors of one wait: transports, device, two supervisors, and those of [`Control`].
+const FDS_MAX: usize = transport::SOCKETS_MAX + 3 + control::FDS_MAX;
 
 /// Memory for copies of unflushed writes: at half of it a flush is sent, so that a gigabit line is
 /// busy for 70 ms with what fits before the flush, and as long again while it runs.
@@ -70,6 +71,8 @@ struct Daemon {
     reporter: Option<Reporter>,
     /// It knows that the device is live.
     reported: bool,
+    /// The supervisor of another version that is being started, and who waits for it.
+    replacing: Option<(Reporter, UnixStream)>,
     stopping: Stopping,
     /// Who asked to detach and waits for the end.
     detaching: Vec<UnixStream>,
@@ -95,8 +98,10 @@ struct Ready {
     transport: bool,
     device: bool,
     control: bool,
-    /// The supervisor is gone.
-    alone: bool,
+    /// The supervisor is gone, or new.
+    supervisor: bool,
+    /// The supervisor of another version is there, or is not to come.
+    successor: bool,
 }
 
 impl Daemon {
@@ -134,6 +139,7 @@ impl Daemon {
             control: None,
             reporter: Some(reporter),
             reported: false,
+            replacing: None,
             stopping: Stopping::No,
             detaching: Vec::new(),
             began: now,
@@ -150,8 +156,11 @@ impl Daemon {
                 return Ok(());
             }
             let ready = self.wait().map_err(|error| format!("waiting for events: {error}"))?;
-            if ready.alone {
-                self.find_supervisor()?;
+            if ready.supervisor {
+                self.hear_supervisor()?;
+            }
+            if ready.successor && self.make_room() {
+                return Ok(());
             }
             self.device_has_news |= ready.device;
             if ready.control {
@@ -239,11 +248,13 @@ impl Daemon {
         let device = self.device.as_ref().map(|device| readable(device.fd()));
         let reporter = self.reporter.as_ref().map(|reporter| readable(reporter.fd()));
         let control = self.control.iter().flat_map(Control::fds).map(readable);
-        let there = [device.is_some(), reporter.is_some()];
+        let successor = self.replacing.as_ref().map(|(successor, _)| readable(successor.fd()));
+        let there = [device.is_some(), reporter.is_some(), successor.is_some()];
         // On the stack: a turn of the loop must not ask for memory. What is not used is not polled.
         let unused = PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::empty());
         let mut fds: [PollFd<'_>; FDS_MAX] = std::array::from_fn(|_| unused.clone());
-        let all = self.transport.fds(has_more).chain(device).chain(reporter).chain(control);
+        let all = self.transport.fds(has_more).chain(device).chain(reporter);
+        let all = all.chain(successor).chain(control);
         let count = fds.iter_mut().zip(all).map(|(place, fd)| *place = fd).count();
         let fds = &mut fds[..count];
 
@@ -263,7 +274,8 @@ impl Daemon {
             // Attempts are also looked at when a deadline has passed.
             transport: transport || self.transport.is_opening(),
             device: next(there[0]),
-            alone: next(there[1]),
+            supervisor: next(there[1]),
+            successor: next(there[2]),
             control: found.any(|found| found),
         })
     }
@@ -414,20 +426,6 @@ impl Daemon {
         self.reporter.as_mut().map(|reporter| reporter.tell(report)).is_some()
     }
 
-    /// The supervisor is gone. Before the device is live that means that nobody wants it any more.
-    fn find_supervisor(&mut self) -> Result<(), String> {
-        self.reporter = None;
-        if self.config.takeover.is_none() {
-            return Err("whoever asked for the disk has gone before it was there".into());
-        }
-        warn!("the supervisor has died: starting another");
-        match supervisor::start(Role::Adopt, &self.config) {
-            Ok((stream, _)) => self.reporter = Some(Reporter::new(stream)),
-            Err(error) => warn!("going on without a supervisor: {error}"),
-        }
-        Ok(())
-    }
-
     fn answer_questions(&mut self) -> Result<(), String> {
         while let Some((question, mut stream)) =
             self.control.as_mut().and_then(Control::poll_question)
@@ -435,6 +433,7 @@ impl Daemon {
             match question {
                 // Whoever does not read its answer misses it.
                 Question::Status => drop(stream.write_all(self.status().as_bytes())),
+                Question::Replace { file } => self.begin_replacement(file, stream),
                 Question::Detach | Question::Abandon => {
                     if question == Question::Abandon {
                         warn!("told to let go of the disk at once: requests fail from now on");

@@ -32,6 +32,8 @@ pub enum Report {
     Failed(String),
     /// For the supervisor: the server ends as it was told to.
     Done,
+    /// For the next supervisor: the server ends, and another one is to take the device over.
+    MakingRoom,
 }
 
 impl Report {
@@ -51,6 +53,7 @@ impl Report {
             }),
             "failed" => Some(Report::Failed(text.to_owned())),
             "done" => Some(Report::Done),
+            "making-room" => Some(Report::MakingRoom),
             _ => None,
         };
         let unknown = || io::Error::new(io::ErrorKind::InvalidData, format!("report \"{kind}\""));
@@ -69,6 +72,7 @@ impl fmt::Display for Report {
             Report::Ready { path, driver } => writeln!(f, "ready {driver} {}", path.display()),
             Report::Failed(text) => writeln!(f, "failed {}", text.replace('\n', "; ")),
             Report::Done => writeln!(f, "done"),
+            Report::MakingRoom => writeln!(f, "making-room"),
         }
     }
 }
@@ -84,7 +88,13 @@ impl Reporter {
         Reporter { stream }
     }
 
-    /// Readable, or hung up, when the reader is gone: it never says anything more.
+    /// What the reader has said: nothing more, if it is gone.
+    pub(super) fn hear(&mut self) -> bool {
+        let mut said = [0; 16];
+        matches!(self.stream.read(&mut said), Ok(count) if count > 0)
+    }
+
+    /// Readable, or hung up, when the reader is gone, or a supervisor says that it is there.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
@@ -107,7 +117,7 @@ mod tests {
         let mut reporter = Reporter::new(theirs);
         let ready = Report::Ready { path: "/dev/ublkb0".into(), driver: "ublk".into() };
         let failed = Report::Failed("no driver".into());
-        let sent = [Report::LoggedIn, ready, failed, Report::Done];
+        let sent = [Report::LoggedIn, ready, failed, Report::MakingRoom, Report::Done];
         reporter.tell(&Report::Trouble("no answer;\ntrying again".into()));
         sent.iter().for_each(|report| reporter.tell(report));
         reporter.stream.write_all(b"done, but cut").unwrap();

@@ -48,6 +48,9 @@ pub fn run(role: Role, stream: UnixStream) -> Result<(), String> {
     {
         warn!("{error}");
     }
+    if let Err(error) = survive::leave_home() {
+        warn!("{error}");
+    }
     let others = survive::protect();
     others.iter().for_each(|error| warn!("{error}"));
     if let Err(error) = survive::lock_memory() {
@@ -60,7 +63,9 @@ pub fn run(role: Role, stream: UnixStream) -> Result<(), String> {
     match supervisor.run()? {
         None => Ok(()),
         Some((config, stream)) => {
-            survive::call_server();
+            if let Err(error) = survive::become_server() {
+                warn!("{error}");
+            }
             Daemon::new(config, Reporter::new(stream)).serve()
         }
     }

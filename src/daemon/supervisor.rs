@@ -8,11 +8,14 @@
 //! ```
 //!
 //! Each of the two notices the death of the other by the end of their socket. A server whose
-//! supervisor has died starts another, which finds the server there and only watches it.
+//! supervisor has died starts another, which finds the server there and only watches it. A running
+//! daemon is replaced by a newer version in the same way: the server starts a supervisor of that
+//! version, and when this one is there it ends, as if it had died.
 
 use std::io::{BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
@@ -26,15 +29,18 @@ use super::config::Config;
 use super::report::Report;
 use crate::boot::survive::{self, Forked};
 
+/// What a supervisor says to a server that was there before it.
+pub(super) const GREETING: &[u8] = b"here\n";
+
 /// Pause before the next server when one has died before its device was live; doubles each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Starts this program again in a role, and hands it the configuration.
-pub fn start(role: Role, config: &Config) -> Result<(UnixStream, Child), String> {
+/// Starts a program in a role, and hands it the configuration.
+pub fn start(program: &Path, role: Role, config: &Config) -> Result<(UnixStream, Child), String> {
     let (mut ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
     let number = theirs.as_raw_fd().to_string();
-    let child = survive::spawn_daemon(&[role.word(), &number], &[theirs.as_fd()])
+    let child = survive::spawn_daemon(program, &[role.word(), &number], &[theirs.as_fd()])
         .map_err(|error| error.to_string())?;
     drop(theirs);
     ours.write_all(config.emit().as_bytes())
@@ -53,6 +59,8 @@ pub(super) struct Supervisor {
     child: Option<Pid>,
     /// The server has said that this is the end.
     done: bool,
+    /// The server has said that it makes room for the next.
+    makes_room: bool,
     /// Servers that have died since the device was last live.
     deaths: u32,
 }
@@ -70,13 +78,30 @@ impl Supervisor {
     /// For an agent that waits on `agent`; there is no server yet.
     pub(super) fn new(config: Config, agent: UnixStream) -> Supervisor {
         let agent = Some(agent);
-        Supervisor { config, agent, lines: None, child: None, done: false, deaths: 0 }
+        Supervisor {
+            config,
+            agent,
+            lines: None,
+            child: None,
+            done: false,
+            makes_room: false,
+            deaths: 0,
+        }
     }
 
     /// For a server that has lost its supervisor, and tells on `lines`.
     pub(super) fn adopt(config: Config, lines: BufReader<UnixStream>) -> Supervisor {
-        let lines = Some(lines);
-        Supervisor { config, agent: None, lines, child: None, done: false, deaths: 0 }
+        // It has to know that we are there and well.
+        let _ = (&mut lines.get_ref()).write_all(GREETING);
+        Supervisor {
+            config,
+            agent: None,
+            lines: Some(lines),
+            child: None,
+            done: false,
+            makes_room: false,
+            deaths: 0,
+        }
     }
 
     /// Returns when there is nothing to watch over any more; and in each server that it makes, with
@@ -110,6 +135,10 @@ impl Supervisor {
                         let text = format!("the storage server has died ({how})");
                         self.tell_agent(&Report::Failed(text.clone()));
                         return Err(text);
+                    }
+                    if std::mem::take(&mut self.makes_room) {
+                        info!("version {} takes over", env!("CARGO_PKG_VERSION"));
+                        continue;
                     }
                     self.config.restarts += 1;
                     let number = self.config.restarts;
@@ -164,6 +193,7 @@ impl Supervisor {
         match report {
             Report::Takeover(takeover) => self.config.takeover = Some(takeover),
             Report::Done => self.done = true,
+            Report::MakingRoom => self.makes_room = true,
             Report::Ready { .. } => {
                 if self.config.restarts > 0 {
                     info!("the disk is being served again");

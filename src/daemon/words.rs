@@ -102,6 +102,7 @@ impl Daemon {
             ("reconnects", self.session.reconnects().to_string()),
             ("recoveries", self.recoveries.to_string()),
             ("restarts", self.config.restarts.to_string()),
+            ("version", env!("CARGO_PKG_VERSION").into()),
             ("requests", self.session.requests().to_string()),
             (
                 "I/O timeout",
