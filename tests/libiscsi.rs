@@ -65,6 +65,14 @@ fn a_unit_of_large_physical_blocks() {
     check("large", &["--physical-block-size", "4096"], &all(SUITES));
 }
 
+/// With a journal, which makes atomic writes possible.
+#[test]
+fn a_unit_with_state() {
+    let state = tempfile::tempdir().expect("a folder");
+    let options = ["--state", state.path().to_str().expect("a path in UTF-8")];
+    check("state", &options, &all(&["Inquiry", "WriteAtomic16", "Write16"]));
+}
+
 #[test]
 fn a_removable_unit() {
     check("removable", &["--removable"], EVERYTHING);
@@ -161,6 +169,7 @@ fn check(personality: &str, options: &[&str], tests: &str) {
         "large" => 64,
         "read-only" => 80,
         "sanitize" => 22,
+        "state" => 15,
         _ => 230,
     };
     assert!(results.len() >= least, "{} tests: {output}", results.len());

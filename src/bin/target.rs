@@ -53,7 +53,7 @@ struct Serve {
     #[argh(switch)]
     allow_sanitize: bool,
     /// directory where persistent reservations survive a restart, if initiators want that, and
-    /// sanitize operations (default: they cannot)
+    /// sanitize operations, and where atomic writes have their journal (default: there are none)
     #[argh(option, arg_name = "directory")]
     state: Option<PathBuf>,
     /// file with the names and secrets of those who may log in, of mode 0600 (default: everybody

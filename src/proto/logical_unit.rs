@@ -171,6 +171,11 @@ impl LogicalUnit {
         self.identity.serial()
     }
 
+    /// The serial number of the disk of these names, before there is one.
+    pub fn serial_number_of(target_name: &str, disk_name: &[u8]) -> String {
+        Identity::new(target_name, disk_name).serial()
+    }
+
     /// Size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.blocks * u64::from(self.block_bytes)
@@ -213,6 +218,7 @@ impl LogicalUnit {
             | Cdb::OrWrite { blocks, .. }
             | Cdb::Verify { blocks, byte_check: 1, .. } => transfer(blocks),
             Cdb::CompareAndWrite { blocks, .. } => 2 * transfer(u32::from(blocks)),
+            Cdb::WriteAtomic { blocks, .. } => transfer(u32::from(blocks)),
             Cdb::Verify { blocks, byte_check: 3, .. } => transfer(blocks.min(1)),
             Cdb::WriteSame { flags, .. } if !flags.no_data => transfer(1),
             Cdb::Unmap { parameter_bytes, .. }
@@ -273,6 +279,9 @@ impl LogicalUnit {
             }
             Cdb::CompareAndWrite { lba, blocks, flags } => {
                 self.compare_and_write(lba, blocks, flags, data)
+            }
+            Cdb::WriteAtomic { lba, boundary, blocks, flags } => {
+                self.write_atomically(lba, boundary, blocks, flags, data)
             }
             Cdb::OrWrite { lba, blocks, flags } => self.or_write(lba, blocks, flags, data),
             Cdb::PreFetch { lba, blocks, .. } => self.pre_fetch(lba, blocks),

@@ -3,6 +3,7 @@
 //! reach it.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +15,9 @@ use crate::proto::logical_unit::{LogicalUnit, Options, RecordError, Unfit, stabl
 use crate::proto::logical_units::LogicalUnits;
 use crate::proto::target::{Redirect, TargetConfig};
 use crate::secrets;
+use crate::store::Store;
 use crate::store::file::{FileStore, OpenError};
+use crate::store::journal::Journaled;
 use crate::store::record::FileRecord;
 use crate::wire::Malformed;
 use crate::wire::root_path::{DEFAULT_PORT, Host, IscsiName, RootPath};
@@ -105,8 +108,8 @@ impl Setup {
         };
         let mut units = Vec::new();
         for path in &self.files {
-            let store = FileStore::open(path, self.read_only).map_err(SetupError::Open)?;
-            let unit = LogicalUnit::new(Arc::new(store), &name, &disk_name(path), options);
+            let store = self.store(path, &name)?;
+            let unit = LogicalUnit::new(store, &name, &disk_name(path), options);
             let unit = unit.map_err(|unfit| SetupError::Unfit(path.clone(), unfit))?;
             units.push(match &self.state {
                 Some(directory) => with_state(unit, directory)?,
@@ -119,6 +122,18 @@ impl Setup {
             redirect,
             ..TargetConfig::new(&name, LogicalUnits::new(units))
         })
+    }
+
+    /// The file or device at a path, with a journal where there is a place for one.
+    fn store(&self, path: &Path, target_name: &str) -> Result<Arc<dyn Store>, SetupError> {
+        let store = FileStore::open(path, self.read_only).map_err(SetupError::Open)?;
+        let Some(directory) = self.state.as_deref().filter(|_| !store.is_read_only()) else {
+            return Ok(Arc::new(store));
+        };
+        let serial_number = LogicalUnit::serial_number_of(target_name, &disk_name(path));
+        let journal = directory.join(format!("{serial_number}.journal"));
+        let opened = fs::create_dir_all(directory).and_then(|()| Journaled::open(store, &journal));
+        Ok(Arc::new(opened.map_err(|error| SetupError::State(journal, error))?))
     }
 
     fn redirect(&self) -> Result<Option<Redirect>, SetupError> {
@@ -386,7 +401,9 @@ mod tests {
             other => panic!("READ KEYS: {other:?}"),
         }
         drop((nexus, config));
-        let record = state.path().read_dir().unwrap().next().unwrap().unwrap().path();
+        let files = state.path().read_dir().unwrap().map(|file| file.unwrap().path());
+        let is_record = |path: &PathBuf| path.extension().unwrap() == "reservations";
+        let record = files.into_iter().find(is_record).unwrap();
         let text = std::fs::read_to_string(&record).unwrap().replace("0x", "");
         std::fs::write(&record, text).unwrap();
         let error = setup.target().unwrap_err().to_string();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 pub mod file;
+pub mod journal;
 pub mod memory;
 pub mod record;
 
@@ -41,6 +42,16 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Whether the byte at `offset` has a place on the medium, and how far the same is true.
     fn allocation(&self, offset: u64) -> io::Result<Allocation>;
+
+    /// Longest [`Store::write_atomically`] in bytes; 0 if there is none.
+    fn atomic_bytes_max(&self) -> u32 {
+        0
+    }
+
+    /// Writes as [`Store::write_at`] does; whatever happens, later all of it is there or nothing.
+    fn write_atomically(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// A range of a store of which all has a place on the medium, or nothing has.

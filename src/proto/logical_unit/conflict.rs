@@ -30,6 +30,7 @@ pub(in super::super) fn needed_rights(command: &Cdb) -> Rights {
         Cdb::Write { .. }
         | Cdb::WriteAndVerify { .. }
         | Cdb::CompareAndWrite { .. }
+        | Cdb::WriteAtomic { .. }
         | Cdb::OrWrite { .. }
         | Cdb::ModeSelect { .. }
         | Cdb::SendDiagnostic { .. }

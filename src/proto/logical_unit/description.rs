@@ -72,6 +72,7 @@ impl LogicalUnit {
             unmap_granularity: if thin { granularity } else { 0 },
             unmap_alignment: thin.then_some(0),
             write_same_max: u64::from(WRITE_SAME_BYTES_MAX / self.block_bytes),
+            atomic_max: self.store.atomic_bytes_max() / self.block_bytes,
         }
     }
 

@@ -46,6 +46,8 @@ enum Units {
     All,
     /// Those that can free blocks.
     Thin,
+    /// Those that can write atomically.
+    Atomic,
     /// Those whose medium can be ejected.
     Removable,
     /// Those that may be sanitized.
@@ -91,6 +93,10 @@ const fn action(command: Command) -> Command {
 
 const fn thin(command: Command) -> Command {
     Command { units: Units::Thin, ..command }
+}
+
+const fn atomic(command: Command) -> Command {
+    Command { units: Units::Atomic, ..command }
 }
 
 const fn removable(command: Command) -> Command {
@@ -252,6 +258,24 @@ const COMMANDS: &[Command] = &[
     read(sixteen!(opcode::PRE_FETCH_16, IMMEDIATE)),
     read(sixteen!(opcode::SYNCHRONIZE_CACHE_16, IMMEDIATE)),
     exact(write(sixteen!(opcode::WRITE_SAME_16, PROVISIONING_16))),
+    atomic(exact(alone(write(&[
+        opcode::WRITE_ATOMIC_16,
+        TRANSFER,
+        0xff,
+        0xff,
+        0xff,
+        0xff,
+        0xff,
+        0xff,
+        0xff,
+        0xff,
+        0,
+        0,
+        0xff,
+        0xff,
+        0,
+        CONTROL,
+    ])))),
     action(read(&[
         opcode::SERVICE_ACTION_IN_16,
         service_action_in::READ_CAPACITY_16,
@@ -326,6 +350,7 @@ impl Command {
             Units::All => true,
             Units::Thin => unit.store.can_discard(),
             Units::Removable => unit.is_removable(),
+            Units::Atomic => unit.store.atomic_bytes_max() > 0,
             Units::Sanitizable => unit.sanitize,
             Units::Erasable => unit.knows_block_erase(),
         }

@@ -2,7 +2,10 @@
 //! at itself. What needs more than one initiator is tested with
 //! [`LogicalUnits`](crate::proto::logical_units::LogicalUnits).
 
+use std::path::Path;
+
 use super::*;
+use crate::store::journal::Journaled;
 use crate::store::memory::MemoryStore;
 use crate::wire::scsi::{
     BlockDescriptor, BlockLimits, CachingPage, Capacity10, Capacity16, CdbSize, ControlPage,
@@ -369,7 +372,9 @@ fn supported_opcodes(options: u8, opcode: u8, service_action: u16) -> [u8; 16] {
 
 #[test]
 fn the_table_of_commands_is_what_can_be_parsed_and_executed() {
-    let (unit, _) = unit_with(Options { removable: true, sanitize: true, ..Options::default() });
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { removable: true, sanitize: true, ..Options::default() };
+    let (unit, _) = journaled(directory.path(), options);
     for cdb in all_commands() {
         let parsed = !matches!(Cdb::parse(&cdb), Cdb::Other { .. });
         assert_eq!(unit.command(&cdb).is_ok(), parsed, "{cdb:02x?}");
@@ -462,6 +467,41 @@ fn compare_and_write_does_both_or_nothing() {
     assert_eq!(sense(unit.execute(&cdb(1), &both)), invalid_field(13, None));
     assert_eq!(sense(unit.execute(&cdb(2), &both[..1024])), invalid_field(13, None));
     assert_eq!(unit.execute(&cdb(0), &[]), Outcome::Good);
+}
+
+/// A unit whose store has its journal in this directory.
+fn journaled(directory: &Path, options: Options) -> (LogicalUnit, Arc<Journaled<MemoryStore>>) {
+    let store = MemoryStore::with_volatile_cache(BLOCKS * 512);
+    let store = Arc::new(Journaled::open(store, &directory.join("journal")).unwrap());
+    (LogicalUnit::new(store.clone(), NAME, b"disk", options).unwrap(), store)
+}
+
+#[test]
+fn write_atomic_is_known_where_there_is_a_journal() {
+    let cdb = |boundary, blocks| {
+        let flags = TransferFlags::default();
+        Cdb::WriteAtomic { lba: 4, boundary, blocks, flags }.emit()
+    };
+    let (unit, _) = unit();
+    assert_eq!(
+        sense(unit.execute(&cdb(0, 1), &[7; 512])).code(),
+        asc::INVALID_COMMAND_OPERATION_CODE
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let (unit, store) = journaled(directory.path(), Options::default());
+    assert!(is_alone(&cdb(0, 1)) && is_exact(&cdb(0, 1)));
+    assert_eq!(unit.data_out_bytes(&cdb(0, 2)), 1024);
+    assert_eq!(unit.execute(&cdb(0, 2), &[7; 1024]), Outcome::Good);
+    let mut written = [0; 1024];
+    store.read_at(&mut written, 2048).unwrap();
+    assert_eq!(written, [7; 1024]);
+    assert_eq!(unit.execute(&cdb(0, 0), &[]), Outcome::Good);
+    assert_eq!(sense(unit.execute(&cdb(1, 1), &[7; 512])), invalid_field(10, None));
+    assert_eq!(sense(unit.execute(&cdb(0, 2), &[7; 512])), invalid_field(12, None));
+    let flags = TransferFlags::default();
+    let outside = Cdb::WriteAtomic { lba: BLOCKS, boundary: 0, blocks: 1, flags }.emit();
+    let code = sense(unit.execute(&outside, &[7; 512])).code();
+    assert_eq!(code, asc::LBA_OUT_OF_RANGE);
 }
 
 #[test]

@@ -127,6 +127,32 @@ impl LogicalUnit {
         Ok(Outcome::Good)
     }
 
+    /// Writes so that whatever happens, later all of it is there or nothing. Nothing else may be
+    /// executed meanwhile, or a READ could see a part of it.
+    pub(super) fn write_atomically(
+        &self,
+        lba: u64,
+        boundary: u16,
+        blocks: u16,
+        flags: TransferFlags,
+        data: &[u8],
+    ) -> Result<Outcome, Sense> {
+        let extent = self.check_transfer(CdbSize::Sixteen, lba, u32::from(blocks), flags)?;
+        // No boundary is announced, so there must be none.
+        if boundary != 0 {
+            return Err(invalid_field(10, None));
+        }
+        let fits = extent.bytes <= u64::from(self.store.atomic_bytes_max());
+        if !fits || data.len() as u64 != extent.bytes {
+            return Err(invalid_field(12, None));
+        }
+        if !data.is_empty() {
+            self.store.write_atomically(data, extent.offset).map_err(write_failed)?;
+        }
+        self.settle(flags.fua)?;
+        Ok(Outcome::Good)
+    }
+
     /// Sets the bits that the data has. Nothing else may be executed meanwhile.
     pub(super) fn or_write(
         &self,

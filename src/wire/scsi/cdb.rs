@@ -147,6 +147,17 @@ pub enum Cdb {
         /// Flags.
         flags: TransferFlags,
     },
+    /// WRITE ATOMIC(16).
+    WriteAtomic {
+        /// First logical block.
+        lba: u64,
+        /// ATOMIC BOUNDARY in blocks; 0 for none.
+        boundary: u16,
+        /// TRANSFER LENGTH in blocks.
+        blocks: u16,
+        /// Flags.
+        flags: TransferFlags,
+    },
     /// ORWRITE(16).
     OrWrite {
         /// First logical block.

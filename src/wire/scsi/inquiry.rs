@@ -325,6 +325,9 @@ pub struct BlockLimits {
     pub unmap_alignment: Option<u32>,
     /// MAXIMUM WRITE SAME LENGTH.
     pub write_same_max: u64,
+    /// MAXIMUM ATOMIC TRANSFER LENGTH; 0 is no WRITE ATOMIC here. Alignment, granularity and
+    /// boundary do not matter.
+    pub atomic_max: u32,
 }
 
 impl BlockLimits {
@@ -346,6 +349,7 @@ impl BlockLimits {
             unmap_granularity: be32(&page, 28),
             unmap_alignment: (alignment & UGAVALID != 0).then_some(alignment & !UGAVALID),
             write_same_max: be64(&page, 36),
+            atomic_max: be32(&page, 44),
         })
     }
 
@@ -365,6 +369,7 @@ impl BlockLimits {
         let alignment = self.unmap_alignment.map_or(0, |alignment| UGAVALID | alignment);
         out[32..36].copy_from_slice(&alignment.to_be_bytes());
         out[36..44].copy_from_slice(&self.write_same_max.to_be_bytes());
+        out[44..48].copy_from_slice(&self.atomic_max.to_be_bytes());
         out
     }
 }
@@ -543,6 +548,7 @@ mod tests {
             unmap_granularity: 8,
             unmap_alignment: Some(0),
             write_same_max: 0x80_0000,
+            atomic_max: 0x800,
         };
         let bytes = limits.emit();
         let mut golden = [0; 64];
@@ -551,6 +557,7 @@ mod tests {
         golden[20..28].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0, 1, 0]);
         golden[28..36].copy_from_slice(&[0, 0, 0, 8, 0x80, 0, 0, 0]);
         golden[36..44].copy_from_slice(&[0, 0, 0, 0, 0, 0x80, 0, 0]);
+        golden[46] = 8;
         assert_eq!(bytes, golden);
         assert_eq!(BlockLimits::parse(&bytes), Ok(limits));
         let short = BlockLimits::parse(&[0, 0xb0, 0, 0x0c, 0, 0, 0, 8, 0, 0, 0x20, 0]).unwrap();

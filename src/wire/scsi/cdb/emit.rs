@@ -39,6 +39,12 @@ impl Cdb {
                 cdb[4] = prevent & 0x03;
             }
             Cdb::ReadCapacity10 => cdb[0] = opcode::READ_CAPACITY_10,
+            Cdb::WriteAtomic { lba, boundary, blocks, flags } => {
+                (cdb[0], cdb[1]) = (opcode::WRITE_ATOMIC_16, flags.emit());
+                cdb[2..10].copy_from_slice(&lba.to_be_bytes());
+                cdb[10..12].copy_from_slice(&boundary.to_be_bytes());
+                cdb[12..14].copy_from_slice(&blocks.to_be_bytes());
+            }
             Cdb::Unmap { anchor, parameter_bytes } => {
                 cdb[0] = opcode::UNMAP;
                 cdb[1] = u8::from(anchor);

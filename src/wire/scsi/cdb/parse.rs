@@ -40,6 +40,12 @@ impl Cdb {
             opcode::SYNCHRONIZE_CACHE_16 => parse_synchronize_cache(cdb, Sixteen),
             opcode::WRITE_SAME_10 => parse_write_same(cdb, Ten),
             opcode::WRITE_SAME_16 => parse_write_same(cdb, Sixteen),
+            opcode::WRITE_ATOMIC_16 => Cdb::WriteAtomic {
+                lba: be64(cdb, 2),
+                boundary: be16(cdb, 10),
+                blocks: be16(cdb, 12),
+                flags: TransferFlags::parse(cdb[1]),
+            },
             opcode::UNMAP => Cdb::Unmap { anchor: bit(cdb[1], 0), parameter_bytes: be16(cdb, 7) },
             _ => parse_without_range(cdb),
         }

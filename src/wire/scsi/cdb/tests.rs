@@ -177,6 +177,10 @@ fn commands_that_compare_or_combine() {
         Cdb::CompareAndWrite { lba, blocks: 7, flags: fua },
     );
     check(
+        &[0x9c, 0x08, 0, 0, 0, 0, 0, 0, 0, 5, 0x01, 0x02, 0x03, 0x04, 0, 0],
+        Cdb::WriteAtomic { lba, boundary: 0x102, blocks: 0x304, flags: fua },
+    );
+    check(
         &[0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0],
         Cdb::OrWrite { lba, blocks, flags: fua },
     );
