@@ -14,11 +14,14 @@ use std::time::Duration;
 
 use kernel::wait_until;
 use lunboot::wire::pdu::*;
-use lunboot::wire::scsi::opcode::sanitize;
-use lunboot::wire::scsi::{Cdb, Sense, asc};
+use lunboot::wire::scsi::opcode::{reserve_out, sanitize};
+use lunboot::wire::scsi::{
+    Cdb, CdbSize, ReservationType, ReserveOutList, ScsiStatus, Sense, TransferFlags, asc,
+    parse_reservation, parse_reservation_keys,
+};
 use lunboot::wire::serial::Sn;
 use lunboot::wire::text::Text;
-use programs::{NAME, Target, lunboot};
+use programs::{NAME, TARGET, Target, lunboot, try_run};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// Longer than anything takes here.
@@ -112,25 +115,61 @@ impl Wire {
 
     /// A command without data; its answer, and the sense data with its length before it.
     fn command(&mut self, cdb: &Cdb) -> Option<(ScsiResponse, Vec<u8>)> {
-        let pdu = ScsiCommand {
-            immediate: false,
-            final_pdu: true,
-            read: false,
-            write: false,
-            attribute: TaskAttribute::Simple,
-            lun: 0,
-            itt: Itt(self.cmd_sn.0),
-            expected_data_bytes: 0,
-            cmd_sn: self.cmd_sn,
-            exp_stat_sn: Sn(0),
-            cdb: cdb.emit(),
-            data_bytes: 0,
-        };
-        self.cmd_sn = self.cmd_sn.next();
-        self.send(&pdu.emit(), &[]);
+        self.begin(cdb, 0, &[]);
         match self.receive()? {
             (Response::ScsiResponse(response), data) => Some((response, data)),
             other => panic!("expected a SCSI Response, got {other:?}"),
+        }
+    }
+
+    /// Sends a command; what it writes goes with it as far as there is any.
+    fn begin(&mut self, cdb: &Cdb, expected_data_bytes: u32, data: &[u8]) -> Itt {
+        let is_read = matches!(cdb, Cdb::PersistentReserveIn { .. });
+        let pdu = ScsiCommand {
+            immediate: false,
+            final_pdu: true,
+            read: is_read,
+            write: !is_read && expected_data_bytes > 0,
+            attribute: TaskAttribute::Simple,
+            lun: 0,
+            itt: Itt(self.cmd_sn.0),
+            expected_data_bytes,
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: Sn(0),
+            cdb: cdb.emit(),
+            data_bytes: data.len() as u32,
+        };
+        self.cmd_sn = self.cmd_sn.next();
+        self.send(&pdu.emit(), data);
+        pdu.itt
+    }
+
+    /// How the command ended.
+    fn status_of(&mut self, itt: Itt) -> ScsiStatus {
+        match self.receive() {
+            Some((Response::ScsiResponse(response), _)) if response.itt == itt => {
+                ScsiStatus::from_code(response.status)
+            }
+            other => panic!("expected the response to {itt:?}, got {other:?}"),
+        }
+    }
+
+    /// PERSISTENT RESERVE OUT, to survive a restart.
+    fn reserve(&mut self, action: u8, key: u64, action_key: u64) -> ScsiStatus {
+        let persist = action == reserve_out::REGISTER;
+        let list = ReserveOutList { key, action_key, persist, ..Default::default() }.emit(&[]);
+        let parameter_bytes = list.len() as u32;
+        let cdb = Cdb::PersistentReserveOut { action, scope: 0, kind: 3, parameter_bytes };
+        let itt = self.begin(&cdb, parameter_bytes, &list);
+        self.status_of(itt)
+    }
+
+    /// What PERSISTENT RESERVE IN reads.
+    fn read_reservations(&mut self, action: u8) -> Vec<u8> {
+        let itt = self.begin(&Cdb::PersistentReserveIn { action, allocation: 256 }, 256, &[]);
+        match self.receive() {
+            Some((Response::DataIn(pdu), data)) if pdu.itt == itt && pdu.status == Some(0) => data,
+            other => panic!("expected the data of {itt:?}, got {other:?}"),
         }
     }
 
@@ -318,6 +357,116 @@ fn a_sanitize_operation_goes_on_after_a_crash_and_after_a_stop() {
     assert_eq!(fs::metadata(file.path()).unwrap().blocks(), 0, "all of it is free");
     wire.log_out();
     drop(wire);
+    target.stop();
+}
+
+fn write_one_block() -> Cdb {
+    Cdb::Write { size: CdbSize::Ten, lba: 0, blocks: 1, flags: TransferFlags::default() }
+}
+
+/// What was answered is on the disk, however the target ends after that.
+#[test]
+fn reservations_survive_a_crash_and_a_torn_record_is_named() {
+    let (file, state) = (disk("reserved"), tempfile::tempdir().unwrap());
+    let options = ["--state", state.path().to_str().unwrap()];
+    let mut target = Target::start(&options, &[file.path()]);
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
+    assert_eq!(unreadiness(&mut wire), None);
+    assert_eq!(wire.reserve(reserve_out::REGISTER, 0, 0x11), ScsiStatus::Good);
+    target.kill();
+    target.start_again();
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
+    assert_eq!(unreadiness(&mut wire), None);
+    assert_eq!(parse_reservation_keys(&wire.read_reservations(0)), Ok((0, vec![0x11])));
+    assert_eq!(wire.reserve(reserve_out::RESERVE, 0x11, 0), ScsiStatus::Good);
+    target.kill();
+    target.start_again();
+    let mut wire = Wire::log_in(&target, "iqn.2026-11.example:one");
+    assert_eq!(unreadiness(&mut wire), None);
+    let held = Some((0x11, ReservationType::ExclusiveAccess));
+    assert_eq!(parse_reservation(&wire.read_reservations(1)), Ok((0, held)));
+    let mut other = Wire::log_in(&target, "iqn.2026-11.example:two");
+    assert_eq!(unreadiness(&mut other), None);
+    let itt = other.begin(&write_one_block(), 512, &[1; 512]);
+    assert_eq!(other.status_of(itt), ScsiStatus::ReservationConflict);
+    let itt = wire.begin(&write_one_block(), 512, &[2; 512]);
+    assert_eq!(wire.status_of(itt), ScsiStatus::Good);
+    target.kill();
+
+    let mut files = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().path());
+    let record = files.find(|path| path.extension().is_some_and(|kind| kind == "reservations"));
+    let record = &record.expect("a record of the reservations");
+    let text = fs::read_to_string(record).unwrap();
+    for torn in [0, text.len() / 2, text.len() - 2] {
+        fs::write(record, &text[..torn]).unwrap();
+        let words = ["serve", "--listen", "127.0.0.1:0", "--name", NAME, "--state"];
+        let paths = [state.path(), file.path()].map(|path| path.to_str().unwrap());
+        let said = try_run(TARGET, &[&words[..], &paths].concat());
+        assert!(!said.ok, "{torn} of {} bytes were served", text.len());
+        assert!(said.err.contains(record.to_str().unwrap()), "{}", said.err);
+        assert!(said.err.contains("repair the file, or remove it"), "{}", said.err);
+    }
+    fs::write(record, text).unwrap();
+    target.start_again();
+    let mut other = Wire::log_in(&target, "iqn.2026-11.example:two");
+    assert_eq!(unreadiness(&mut other), None);
+    let itt = other.begin(&write_one_block(), 512, &[1; 512]);
+    assert_eq!(other.status_of(itt), ScsiStatus::ReservationConflict);
+    other.log_out();
+    drop(other);
+    target.stop();
+}
+
+/// Over two connections, each with a thread of its own in the target.
+#[test]
+fn preempt_and_abort_ends_what_another_connection_has_begun() {
+    let (file, state) = (disk("preempted"), tempfile::tempdir().unwrap());
+    let options = ["--state", state.path().to_str().unwrap()];
+    let target = Target::start(&options, &[file.path()]);
+    let mut first = Wire::log_in(&target, "iqn.2026-11.example:one");
+    let mut victim = Wire::log_in(&target, "iqn.2026-11.example:two");
+    for (wire, key) in [(&mut first, 1), (&mut victim, 2)] {
+        assert_eq!(unreadiness(wire), None);
+        assert_eq!(wire.reserve(reserve_out::REGISTER, 0, key), ScsiStatus::Good);
+    }
+    assert_eq!(victim.reserve(reserve_out::RESERVE, 2, 0), ScsiStatus::Good);
+    let begun: Vec<_> = (0..8)
+        .map(|_| {
+            let itt = victim.begin(&write_one_block(), 512, &[]);
+            match victim.receive() {
+                Some((Response::R2t(r2t), _)) if r2t.itt == itt => r2t,
+                other => panic!("expected an R2T for {itt:?}, got {other:?}"),
+            }
+        })
+        .collect();
+    assert_eq!(first.reserve(reserve_out::PREEMPT_AND_ABORT, 1, 2), ScsiStatus::Good);
+    // They are over when the answer is there, whatever their initiator sends now.
+    for r2t in &begun {
+        let pdu = DataOut {
+            final_pdu: true,
+            lun: 0,
+            itt: r2t.itt,
+            ttt: r2t.ttt,
+            exp_stat_sn: Sn(0),
+            data_sn: Sn(0),
+            buffer_offset: 0,
+            data_bytes: 512,
+        };
+        victim.send(&pdu.emit(), &[7; 512]);
+    }
+    for r2t in &begun {
+        assert_eq!(victim.status_of(r2t.itt), ScsiStatus::TaskAborted);
+    }
+    assert_eq!(unreadiness(&mut victim), Some(asc::REGISTRATIONS_PREEMPTED));
+    assert_eq!(unreadiness(&mut victim), None);
+    let itt = victim.begin(&write_one_block(), 512, &[7; 512]);
+    assert_eq!(victim.status_of(itt), ScsiStatus::ReservationConflict);
+    assert_eq!(fs::read(file.path()).unwrap(), vec![0; 8 << 20]);
+    let itt = first.begin(&write_one_block(), 512, &[1; 512]);
+    assert_eq!(first.status_of(itt), ScsiStatus::Good);
+    for mut wire in [first, victim] {
+        wire.log_out();
+    }
     target.stop();
 }
 
