@@ -54,6 +54,10 @@ fn a_disk(driver: &str, block_bytes: &str) {
 
     let disk = Attached::new(&target, 0, &["--block", driver]);
     assert!(disk.text().contains(driver), "{disk:?}", disk = disk.path);
+    // Nobody writes to the kernel's log after it.
+    let log = run("dmesg", &[]);
+    let last = log.lines().rfind(|line| line.contains("lunboot: "));
+    assert!(last.unwrap().contains("the LUN is LUNBOOT VIRTUAL-DISK"), "{log}");
     assert_eq!(run("blockdev", &["--getsize64", disk.text()]), (64 * MIB).to_string());
     assert_eq!(disk.sysfs("queue/logical_block_size"), block_bytes);
     assert_eq!(disk.sysfs("queue/physical_block_size"), block_bytes);

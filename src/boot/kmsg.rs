@@ -101,6 +101,8 @@ fn kmsg_record(level: Level, line: &str) -> String {
         record.truncate(end);
         record += CUT;
     }
+    // Without it the kernel keeps the record back until the next one comes: it may go on.
+    record.push('\n');
     record
 }
 
@@ -128,8 +130,8 @@ mod tests {
 
     #[test]
     fn a_record_has_level_and_name() {
-        assert_eq!(kmsg_record(Level::Error, "no target"), "<3>lunboot: no target");
-        assert_eq!(kmsg_record(Level::Info, "a\u{1b}[2Jb"), "<6>lunboot: a\u{fffd}[2Jb");
+        assert_eq!(kmsg_record(Level::Error, "no target"), "<3>lunboot: no target\n");
+        assert_eq!(kmsg_record(Level::Info, "a\u{1b}[2Jb"), "<6>lunboot: a\u{fffd}[2Jb\n");
         assert_eq!(plain(Level::Warn, "no target"), "lunboot: warning: no target\n");
     }
 
@@ -137,8 +139,8 @@ mod tests {
     fn a_long_record_is_cut_between_characters() {
         for length in 300..340 {
             let record = kmsg_record(Level::Info, &"€".repeat(length));
-            assert!(record.len() <= RECORD_BYTES_MAX);
-            assert_eq!(record.ends_with('…'), 12 + 3 * length > RECORD_BYTES_MAX, "{length}");
+            assert!(record.len() <= RECORD_BYTES_MAX + 1);
+            assert_eq!(record.ends_with("…\n"), 12 + 3 * length > RECORD_BYTES_MAX, "{length}");
         }
     }
 }
