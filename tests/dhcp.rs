@@ -1,26 +1,23 @@
 //! Our DHCP client, sockets and link configuration against a real dnsmasq and a real kernel.
 //!
-//! Each test runs itself again in a network namespace of its own; the server gets another one, at
-//! the far end of a virtual cable. Needs root, `unshare`, `ip` and `dnsmasq`; without them a test
-//! is skipped with a printed reason, except in CI, where that is a failure.
+//! Each test runs itself again in a network namespace of its own.
+
+mod namespaces;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lunboot::net::link::{Address, Event as LinkEvent, Link, Links, Route};
 use lunboot::net::udp::Port;
 use lunboot::proto::dhcp::{Config, DhcpClient, Event, Lease, Transmit};
 use lunboot::wire::dhcp::{CLIENT_PORT, SERVER_PORT};
+use namespaces::{
+    Cable, Namespace, PATIENCE, ROOT_PATH, Server, in_namespace, run, wait_event, wait_ready,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-const INSIDE: &str = "LUNBOOT_TEST_INSIDE";
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const ROOT_PATH: &str = "iscsi:192.0.2.1::3260:0:iqn.2004-10.example:root";
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_lease_is_taken_used_renewed_and_given_back() {
@@ -293,179 +290,6 @@ fn configure(links: &mut Links, link: &Link, lease: &Lease) {
     let shown = run("ip -4 route");
     assert!(shown.contains("default via 192.0.2.1 dev cable"), "{shown}");
     assert!(shown.contains("198.51.100.0/24 via 192.0.2.2 dev cable"), "{shown}");
-}
-
-/// Waits for the event that a link can be used.
-fn wait_ready(links: &mut Links, index: u32) -> Link {
-    if let Some(link) = links.list().unwrap().into_iter().find(|l| l.index == index && l.is_ready())
-    {
-        return link;
-    }
-    wait_event(links, |event| match event {
-        LinkEvent::Changed(link) if link.index == index && link.is_ready() => Some(link),
-        _ => None,
-    })
-}
-
-fn wait_event<T>(links: &mut Links, mut wanted: impl FnMut(LinkEvent) -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        while let Some(event) = links.poll_event().unwrap() {
-            if let Some(found) = wanted(event) {
-                return found;
-            }
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        assert!(!left.is_zero(), "no such event in {PATIENCE:?}");
-        let fd = links.fd();
-        let mut polled = [PollFd::new(&fd, PollFlags::IN)];
-        poll(&mut polled, Some(&Timespec::try_from(left).unwrap())).unwrap();
-    }
-}
-
-/// A virtual cable. The near end has its name, the far end is called `peer`.
-struct Cable {
-    link: Link,
-}
-
-impl Cable {
-    fn new(links: &mut Links, name: &str) -> Cable {
-        run(&format!("ip link add {name} type veth peer name {name}-peer"));
-        let link = wait_event(links, |event| match event {
-            LinkEvent::Changed(link) if link.name == name => Some(link),
-            _ => None,
-        });
-        Cable { link }
-    }
-}
-
-/// A network namespace at the far end of a cable, and the one process in it.
-struct Namespace(Child);
-
-impl Namespace {
-    fn start(cable: &Cable, script: &str) -> Namespace {
-        let mut child = Command::new("unshare")
-            .args(["--net", "sh", "-ec", &format!("echo ready; read go; {script}")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        let (pid, name) = (child.id(), &cable.link.name);
-        run(&format!("ip link set {name}-peer netns {pid} name peer"));
-        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-        Namespace(child)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A dnsmasq in a namespace of its own.
-struct Server {
-    namespace: Namespace,
-    directory: tempfile::TempDir,
-}
-
-impl Server {
-    /// Runs `setup` in the namespace and then the server on whatever has the address.
-    fn start(cable: &Cable, setup: &str) -> Server {
-        let directory = tempfile::tempdir().unwrap();
-        let configuration = directory.path().join("dnsmasq.conf");
-        fs::write(&configuration, server_configuration(directory.path())).unwrap();
-        let script = format!(
-            "{setup}; exec dnsmasq --keep-in-foreground --conf-file={}",
-            configuration.display()
-        );
-        Server { namespace: Namespace::start(cable, &script), directory }
-    }
-
-    /// Ends the server; what it has logged.
-    fn stop(self) -> String {
-        drop(self.namespace);
-        fs::read_to_string(self.directory.path().join("log")).unwrap()
-    }
-}
-
-fn server_configuration(directory: &Path) -> String {
-    let path = |name: &str| -> PathBuf { directory.join(name) };
-    format!(
-        "port=0
-user=root
-no-ping
-dhcp-authoritative
-log-dhcp
-log-facility={}
-dhcp-leasefile={}
-pid-file={}
-dhcp-range=192.0.2.50,192.0.2.99,255.255.255.0,2m
-dhcp-option=option:root-path,{ROOT_PATH}
-dhcp-option=203,iqn.2004-10.example:node7
-dhcp-option=option:mtu,1400
-dhcp-option=option:router,192.0.2.9
-dhcp-option=option:dns-server,192.0.2.53
-dhcp-option=option:domain-search,example.com,rack.example.com
-dhcp-option=option:classless-static-route,198.51.100.0/24,192.0.2.2,0.0.0.0/0,192.0.2.1
-",
-        path("log").display(),
-        path("leases").display(),
-        path("pid").display(),
-    )
-}
-
-/// Runs `body` in a network namespace that ends with it.
-fn in_namespace(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        return body();
-    }
-    if let Some(reason) = missing() {
-        assert!(std::env::var_os("CI").is_none(), "cannot be tested here: {reason}");
-        println!("skipped: {test}: {reason}");
-        return;
-    }
-    let status = Command::new("unshare")
-        .arg("--net")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{status}");
-}
-
-fn missing() -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("needs root".into());
-    }
-    let found = |name: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .chain(["/usr/sbin".into(), "/sbin".into()])
-            .any(|directory| directory.join(name).exists())
-    };
-    for (tool, package) in
-        [("unshare", "util-linux"), ("ip", "iproute2"), ("dnsmasq", "dnsmasq-base")]
-    {
-        if !found(tool) {
-            return Some(format!("needs {tool} (package {package})"));
-        }
-    }
-    let cable = "ip link add x type veth peer name y";
-    let made = Command::new("unshare").args(["--net", "sh", "-c", cable]).status();
-    (!made.is_ok_and(|status| status.success())).then(|| "the kernel makes no veth pair".into())
-}
-
-/// Runs a command line; what it has printed.
-fn run(command: &str) -> String {
-    let output = Command::new("sh").args(["-c", command]).output().unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn hex(bytes: &[u8]) -> String {

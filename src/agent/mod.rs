@@ -23,10 +23,11 @@ use log::{LevelFilter, error, info, warn};
 use crate::boot::cmdline::BootConfig;
 use crate::boot::modules::Modules;
 use crate::boot::mount::{self, NEW_ROOT};
+use crate::boot::survive::THIS_PROGRAM;
 use crate::boot::switch_root::{find_init, switch_root};
 use crate::boot::uevent::Uevents;
 use crate::boot::{find_root, kmsg};
-use crate::daemon;
+use crate::daemon::{self, keeper};
 use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use attach::{Attached, attach, load_drivers, portals};
@@ -159,7 +160,24 @@ fn find_disk(
         takeover: None,
         restarts: 0,
     })?;
+    keep(config, &network);
     Ok(Way { network, attached })
+}
+
+/// Leaves somebody behind who keeps the network as it is.
+fn keep(config: &BootConfig, network: &Network) {
+    let (Some(setting), Some(mac)) = (&network.setting, network.link.mac) else { return };
+    let given = config.ip.iter().flat_map(|ip| &ip.nameservers).chain(&config.nameservers);
+    let config = keeper::Config {
+        mac,
+        setting: setting.clone(),
+        grant: network.grant.clone(),
+        name_servers: given.copied().collect(),
+    };
+    // The disk works without it.
+    if let Err(error) = keeper::start(Path::new(THIS_PROGRAM), &config) {
+        warn!("{error}: the lease is not renewed");
+    }
 }
 
 fn mount_root(

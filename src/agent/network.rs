@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -17,8 +17,9 @@ use crate::boot::cmdline::{BootConfig, Mac, Method};
 use crate::boot::ip_argument::{Device, IpArgument};
 use crate::boot::modules::Modules;
 use crate::boot::uevent::Uevents;
+use crate::daemon::keeper::{self, Dhcp, Grant};
 use crate::net::link::{self, Address, Link, Links, Route};
-use crate::net::udp::Port;
+use crate::net::setting::Setting;
 use crate::proto::dhcp::{self, DhcpClient, Lease};
 use crate::wire::root_path::RootPath;
 
@@ -27,8 +28,12 @@ use crate::wire::root_path::RootPath;
 pub struct Network {
     /// The link that leads to the disk.
     pub link: Link,
+    /// Its address and routes, if they are ours.
+    pub setting: Option<Setting>,
     /// What DHCP granted; `None` with a static address.
     pub lease: Option<Lease>,
+    /// How it was granted.
+    pub grant: Option<Grant>,
     /// From the beginning to carrier.
     pub link_time: Duration,
     /// From carrier to the address.
@@ -37,12 +42,6 @@ pub struct Network {
 
 /// First time at which a wait is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(10);
-
-/// Vendor class that DHCP servers can select by (option 60).
-const VENDOR_CLASS: &[u8] = b"lunboot";
-
-const DHCP_CLIENT_PORT: u16 = 68;
-const DHCP_SERVER_PORT: u16 = 67;
 
 /// A link that may lead to the disk.
 struct Candidate {
@@ -54,11 +53,6 @@ struct Candidate {
     dhcp: Option<Dhcp>,
     /// We have raised it, so we may take it down again.
     raised: bool,
-}
-
-struct Dhcp {
-    client: DhcpClient,
-    port: Port,
 }
 
 /// Everything the search works with.
@@ -191,6 +185,7 @@ impl Search<'_> {
             match event {
                 link::Event::Changed(link) => self.consider(link),
                 link::Event::Gone(link) => drop(self.candidates.remove(&link.index)),
+                link::Event::AddressGone { .. } | link::Event::RouteGone { .. } => {}
                 link::Event::Lost => {
                     for link in self.links.list()? {
                         self.consider(link);
@@ -219,85 +214,50 @@ impl Search<'_> {
             && let Method::Static { address, prefix_length, gateway } = wish.method
         {
             let link = candidate.link.clone();
-            self.set_static(&link, address, prefix_length, gateway, wish.mtu)?;
-            return Ok(Some(self.network(link, None, carrier_at)));
+            let IpAddr::V4(address) = address else {
+                warn!("ip={address}: static IPv6 addresses are not supported yet");
+                return Ok(Some(self.network(link, None, None, carrier_at)));
+            };
+            let setting = static_setting(link.index, address, prefix_length, gateway);
+            self.set(&link, &setting, wish.mtu)?;
+            info!("{}: {address}/{prefix_length} as ip= says", link.name);
+            resolver::write(self.config, None);
+            return Ok(Some(self.network(link, Some(setting), None, carrier_at)));
         }
         let Some(dhcp) = &mut candidate.dhcp else { return Ok(None) };
         let lease = advance_dhcp(dhcp, &candidate.link, self.config.target.is_none());
-        let Some(lease) = lease else { return Ok(None) };
+        let Some((lease, grant)) = lease else { return Ok(None) };
         let (link, mtu) = (candidate.link.clone(), candidate.wish.as_ref().and_then(|ip| ip.mtu));
-        self.set_lease(&link, &lease, mtu)?;
-        Ok(Some(self.network(link, Some(lease), carrier_at)))
-    }
-
-    fn network(&self, link: Link, lease: Option<Lease>, carrier_at: Instant) -> Network {
-        let (link_time, dhcp_time) = (carrier_at - self.began, carrier_at.elapsed());
-        Network { link, lease, link_time, dhcp_time }
-    }
-
-    fn set_static(
-        &mut self,
-        link: &Link,
-        address: IpAddr,
-        prefix_len: u8,
-        gateway: Option<IpAddr>,
-        mtu: Option<u16>,
-    ) -> Result<(), link::Error> {
-        self.set_mtu(link, mtu);
-        let IpAddr::V4(address) = address else {
-            warn!("ip={address}: static IPv6 addresses are not supported yet");
-            return Ok(());
-        };
-        let broadcast = Ipv4Addr::from_bits(
-            address.to_bits() | u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0),
-        );
-        let link_index = link.index;
-        self.links.add_address(&Address { link_index, address, prefix_len, broadcast })?;
-        if let Some(IpAddr::V4(router)) = gateway {
-            self.add_route(link, Ipv4Addr::UNSPECIFIED, 0, router);
-        }
-        info!("{}: {address}/{prefix_len} as ip= says", link.name);
-        resolver::write(self.config, None);
-        Ok(())
-    }
-
-    fn set_lease(
-        &mut self,
-        link: &Link,
-        lease: &Lease,
-        mtu: Option<u16>,
-    ) -> Result<(), link::Error> {
-        self.set_mtu(link, mtu.or(lease.options.interface_mtu));
-        self.links.add_address(&Address {
-            link_index: link.index,
-            address: lease.address,
-            prefix_len: lease.prefix_len,
-            broadcast: lease.broadcast,
-        })?;
-        // Routers on the link first: a route through one of the others may need them.
-        let mut routes = lease.routes.clone();
-        routes.sort_by_key(|route| !route.router.is_unspecified());
-        for route in &routes {
-            self.add_route(link, route.destination, route.prefix_len, route.router);
-        }
+        let setting = keeper::setting(link.index, &lease);
+        self.set(&link, &setting, mtu.or(lease.options.interface_mtu))?;
         info!("{}: {}/{} from {}", link.name, lease.address, lease.prefix_len, lease.server);
-        resolver::write(self.config, Some(lease));
-        Ok(())
+        resolver::write(self.config, Some(&lease));
+        if let Some(name) = keeper::clean_name(&lease.options.host_name)
+            && let Err(error) = rustix::system::sethostname(name.as_bytes())
+        {
+            warn!("host name {name}: {error}");
+        }
+        Ok(Some(self.network(link, Some(setting), Some((lease, grant)), carrier_at)))
     }
 
-    fn add_route(&mut self, link: &Link, destination: Ipv4Addr, prefix_len: u8, router: Ipv4Addr) {
-        let route = Route {
-            link_index: link.index,
-            destination,
-            prefix_len,
-            router: Some(router).filter(|router| !router.is_unspecified()),
-            source: None,
-            metric: None,
-        };
-        // One wrong route in a lease must not cost the disk, which may be on this very link.
-        if let Err(error) = self.links.add_route(&route) {
+    fn network(
+        &self,
+        link: Link,
+        setting: Option<Setting>,
+        granted: Option<(Lease, Grant)>,
+        carrier_at: Instant,
+    ) -> Network {
+        let (link_time, dhcp_time) = (carrier_at - self.began, carrier_at.elapsed());
+        let (lease, grant) = granted.unzip();
+        Network { link, setting, lease, grant, link_time, dhcp_time }
+    }
+
+    fn set(&mut self, link: &Link, setting: &Setting, mtu: Option<u16>) -> Result<(), link::Error> {
+        self.set_mtu(link, mtu);
+        for error in setting.put(&mut self.links)? {
             warn!("{error}");
         }
+        Ok(())
     }
 
     fn set_mtu(&mut self, link: &Link, mtu: Option<u16>) {
@@ -324,7 +284,7 @@ impl Search<'_> {
         let deadline = deadlines.chain([self.report_at]).chain(self.deadline).min();
         let mut fds: Vec<PollFd<'_>> =
             [self.links.fd(), self.uevents.fd()].map(readable).into_iter().collect();
-        fds.extend(clients.map(|dhcp| readable(dhcp.port.fd())));
+        fds.extend(clients.map(|dhcp| readable(dhcp.fd())));
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         // An interrupted wait is a short one; every source is looked at after each.
@@ -371,20 +331,46 @@ impl Search<'_> {
 
 fn start_dhcp(link: &Link, root_path_wanted: bool, began: Instant) -> Option<Dhcp> {
     let mac = link.mac?;
-    let port = match Port::open(link.index, DHCP_CLIENT_PORT) {
-        Ok(port) => port,
-        Err(error) => {
-            warn!("{}: no socket for DHCP: {error}", link.name);
-            return None;
-        }
-    };
     let config = dhcp::Config {
         mac,
         host_name: Vec::new(),
-        vendor_class: VENDOR_CLASS.to_vec(),
+        vendor_class: keeper::VENDOR_CLASS.to_vec(),
         root_path_wanted,
     };
-    Some(Dhcp { client: DhcpClient::new(config, seed(mac, began)), port })
+    match Dhcp::open(link.index, DhcpClient::new(config, seed(mac, began))) {
+        Ok(dhcp) => Some(dhcp),
+        Err(error) => {
+            warn!("{}: no socket for DHCP: {error}", link.name);
+            None
+        }
+    }
+}
+
+/// What `ip=` makes of a link.
+fn static_setting(
+    link_index: u32,
+    address: Ipv4Addr,
+    prefix_len: u8,
+    gateway: Option<IpAddr>,
+) -> Setting {
+    let host_bits = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
+    let broadcast = Ipv4Addr::from_bits(address.to_bits() | host_bits);
+    let default = |router| Route {
+        link_index,
+        destination: Ipv4Addr::UNSPECIFIED,
+        prefix_len: 0,
+        router: Some(router),
+        source: None,
+        metric: None,
+    };
+    let router = match gateway {
+        Some(IpAddr::V4(router)) => Some(router),
+        _ => None,
+    };
+    Setting {
+        address: Address { link_index, address, prefix_len, broadcast },
+        routes: router.map(default).into_iter().collect(),
+    }
 }
 
 /// Spreads the machines of a rack that is switched on at once: the address tells them apart, the
@@ -400,33 +386,14 @@ fn seed(mac: [u8; 6], began: Instant) -> u64 {
 }
 
 /// Messages in, messages out; the lease, if there is one that leads to a disk.
-fn advance_dhcp(dhcp: &mut Dhcp, link: &Link, root_path_wanted: bool) -> Option<Lease> {
-    let Dhcp { client, port } = dhcp;
-    loop {
-        match port.recv() {
-            Ok(Some(message)) => {
-                if let Err(malformed) = client.handle_message(&message, Instant::now()) {
-                    debug!("{}: {malformed}", link.name);
-                }
-            }
-            Ok(None) => break,
-            Err(error) => {
-                warn!("{}: receiving DHCP: {error}", link.name);
-                break;
-            }
-        }
-    }
-    client.handle_timeout(Instant::now());
-    while let Some(transmit) = client.poll_transmit() {
-        let to = SocketAddrV4::new(transmit.destination, DHCP_SERVER_PORT);
-        if let Err(error) = port.send(transmit.source, to, &transmit.payload) {
-            debug!("{}: sending DHCP: {error}", link.name);
-        }
-    }
+fn advance_dhcp(dhcp: &mut Dhcp, link: &Link, root_path_wanted: bool) -> Option<(Lease, Grant)> {
     let mut lease = None;
-    while let Some(event) = client.poll_event() {
+    while let Some(event) = dhcp.advance(&link.name) {
         match event {
-            dhcp::Event::Bound(bound) | dhcp::Event::Renewed(bound) => lease = Some(*bound),
+            dhcp::Event::Bound(bound) | dhcp::Event::Renewed(bound) => {
+                let grant = Grant { message: dhcp.heard().to_vec(), at: Instant::now() };
+                lease = Some((*bound, grant));
+            }
             dhcp::Event::Refused { message } => {
                 warn!("{}: the DHCP server refuses: {message}", link.name);
             }
@@ -434,18 +401,18 @@ fn advance_dhcp(dhcp: &mut Dhcp, link: &Link, root_path_wanted: bool) -> Option<
             dhcp::Event::Unanswered { .. } | dhcp::Event::Expired(_) => {}
         }
     }
-    let lease = lease?;
+    let (lease, grant) = lease?;
     if root_path_wanted && !has_root_path(&lease) {
         warn!(
             "{}: DHCP server {} gives an address but no iSCSI root path (option 17), and the \
              command line names no target: add lunboot=iscsi:… or the option; still asking",
             link.name, lease.server
         );
-        client.release();
-        client.handle_connected(Instant::now());
+        dhcp.client.release();
+        dhcp.client.handle_connected(Instant::now());
         return None;
     }
-    Some(lease)
+    Some((lease, grant))
 }
 
 fn has_root_path(lease: &Lease) -> bool {

@@ -411,6 +411,9 @@ fn run_replace(replace: &Replace) -> Result<(), String> {
     Ok(())
 }
 
+/// How long a daemon may take to say how it is.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long a new daemon may take to be there, if its target is.
 const REPLACED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -421,6 +424,10 @@ fn run_status() -> Result<(), String> {
     }
     for (number, (_, status)) in all.iter().enumerate() {
         print!("{}{status}", if number == 0 { "" } else { "\n" });
+    }
+    // A disk that was attached by hand uses a network that somebody else keeps.
+    if let Ok(network) = daemon::ask(daemon::NETWORK, "status", Some(STATUS_PATIENCE)) {
+        print!("\n{network}");
     }
     Ok(())
 }
@@ -434,7 +441,7 @@ fn devices() -> Result<Vec<String>, String> {
 fn all_status() -> Result<Vec<(String, String)>, String> {
     let mut all = Vec::new();
     for device in devices()? {
-        let status = daemon::ask(&device, "status", Some(Duration::from_secs(5)))
+        let status = daemon::ask(&device, "status", Some(STATUS_PATIENCE))
             .map_err(|error| format!("{device}: {error}"))?;
         all.push((device, status));
     }

@@ -16,6 +16,9 @@ use rustix::net::sockopt;
 /// Beginning of the name of each daemon's socket; its device's name follows.
 const NAME_PREFIX: &str = "lunboot/";
 
+/// Where the keeper of the network listens, as if it were a device.
+pub const NETWORK: &str = "network";
+
 /// Longest question.
 const QUESTION_BYTES_MAX: usize = 64;
 
@@ -155,6 +158,7 @@ pub fn devices(unix_sockets: &str) -> Vec<String> {
         .lines()
         .filter_map(|line| line.split_whitespace().last())
         .filter_map(|name| name.strip_prefix('@')?.strip_prefix(NAME_PREFIX))
+        .filter(|name| *name != NETWORK)
         .map(str::to_owned)
         .collect();
     devices.sort();
@@ -186,7 +190,8 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01 17325 /run/dbus/socket\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 17326 @lunboot/ublkb0\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 17327 @lunboot/ublkb0\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 17328 @lunboot/nbd1\n";
+            0000000000000000: 00000002 00000000 00010000 0001 01 17328 @lunboot/nbd1\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 17329 @lunboot/network\n";
         assert_eq!(devices(text), ["nbd1", "ublkb0"]);
     }
 

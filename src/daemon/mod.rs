@@ -1,5 +1,5 @@
 //! The storage daemon: a server, one thread with one `poll(2)` between the TCP socket and the block
-//! device, and its [supervisor].
+//! device, and its [supervisor]; beside them the [keeper] of the network.
 //!
 //! A turn of its loop: wait, take in what is there, then drain every output until nothing moves any
 //! more (`settle`), so that all answers of a turn leave with one system call on each side.
@@ -11,6 +11,7 @@
 
 mod config;
 mod control;
+pub mod keeper;
 mod replace;
 mod report;
 mod role;
@@ -37,7 +38,7 @@ use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use config::Config;
 use control::{Control, Question};
-pub use control::{ask, ask_when_there, devices};
+pub use control::{NETWORK, ask, ask_when_there, devices};
 pub use report::Report;
 use report::Reporter;
 pub use role::{Role, run};

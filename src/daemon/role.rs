@@ -8,7 +8,7 @@ use log::warn;
 
 use super::report::Reporter;
 use super::supervisor::Supervisor;
-use super::{Daemon, config};
+use super::{Daemon, config, keeper};
 use crate::boot::survive;
 
 /// What a process of the daemon is.
@@ -18,16 +18,19 @@ pub enum Role {
     Supervise,
     /// The supervisor that a server starts when its own has died.
     Adopt,
+    /// The keeper of the network, which an agent starts as well.
+    Keep,
 }
 
 impl Role {
-    const ALL: [Role; 2] = [Role::Supervise, Role::Adopt];
+    const ALL: [Role; 3] = [Role::Supervise, Role::Adopt, Role::Keep];
 
     /// Its name on the command line; the number of the socket follows.
     pub fn word(self) -> &'static str {
         match self {
             Role::Supervise => "supervise",
             Role::Adopt => "adopt",
+            Role::Keep => "keep",
         }
     }
 
@@ -40,10 +43,36 @@ impl Role {
 /// Plays a role until its end. `stream` brings the configuration and takes reports.
 pub fn run(role: Role, stream: UnixStream) -> Result<(), String> {
     let mut lines = BufReader::new(stream);
-    let config = config::receive(&mut lines)?;
+    let supervisor = match role {
+        Role::Keep => {
+            settle_down(role);
+            return keeper::run(&mut lines);
+        }
+        Role::Supervise | Role::Adopt => {
+            let config = config::receive(&mut lines)?;
+            settle_down(role);
+            match role {
+                Role::Adopt => Supervisor::adopt(config, lines),
+                _ => Supervisor::new(config, lines.into_inner()),
+            }
+        }
+    };
+    match supervisor.run()? {
+        None => Ok(()),
+        Some((config, stream)) => {
+            if let Err(error) = survive::become_server() {
+                warn!("{error}");
+            }
+            Daemon::new(config, Reporter::new(stream)).serve()
+        }
+    }
+}
+
+/// Makes this process one that lives until reboot(2).
+fn settle_down(role: Role) {
     // Before the device exists nothing of the root file system can be in our mount namespace. Whom
     // a server starts is in it already.
-    if role == Role::Supervise
+    if role != Role::Adopt
         && let Err(error) = survive::isolate()
     {
         warn!("{error}");
@@ -55,18 +84,5 @@ pub fn run(role: Role, stream: UnixStream) -> Result<(), String> {
     others.iter().for_each(|error| warn!("{error}"));
     if let Err(error) = survive::lock_memory() {
         warn!("{error}");
-    }
-    let supervisor = match role {
-        Role::Supervise => Supervisor::new(config, lines.into_inner()),
-        Role::Adopt => Supervisor::adopt(config, lines),
-    };
-    match supervisor.run()? {
-        None => Ok(()),
-        Some((config, stream)) => {
-            if let Err(error) = survive::become_server() {
-                warn!("{error}");
-            }
-            Daemon::new(config, Reporter::new(stream)).serve()
-        }
     }
 }

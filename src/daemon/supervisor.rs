@@ -38,13 +38,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Starts a program in a role, and hands it the configuration.
 pub fn start(program: &Path, role: Role, config: &Config) -> Result<(UnixStream, Child), String> {
-    let (mut ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
+    let (mut ours, child) = spawn(program, role)?;
+    ours.write_all(config.emit().as_bytes())
+        .map_err(|error| format!("handing the configuration over: {error}"))?;
+    Ok((ours, child))
+}
+
+/// Starts a program in a role; it waits to be told what to do.
+pub(super) fn spawn(program: &Path, role: Role) -> Result<(UnixStream, Child), String> {
+    let (ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
     let number = theirs.as_raw_fd().to_string();
     let child = survive::spawn_daemon(program, &[role.word(), &number], &[theirs.as_fd()])
         .map_err(|error| error.to_string())?;
-    drop(theirs);
-    ours.write_all(config.emit().as_bytes())
-        .map_err(|error| format!("handing the configuration over: {error}"))?;
     Ok((ours, child))
 }
 

@@ -1,6 +1,7 @@
 //! The links of this machine: what there is, what happens to it, and setting it up (rtnetlink).
 //!
-//! [`Links::open`] subscribes before anything is listed, so that no change falls in between:
+//! [`Links::open`] subscribes before anything is listed, so that no change falls in between
+//! ([`Links::open_all`] also to addresses and routes that go away):
 //! list once, then wait on [`Links::fd`] and drain [`Links::poll_event`]. Requests go over a socket
 //! of their own and are answered by the kernel before the call returns; nothing is cached here.
 //!
@@ -20,7 +21,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, send, socket_with,
 };
 
-use crate::wire::netlink::{NLM_F_DUMP_INTR, Reply, messages};
+use crate::wire::Malformed;
+use crate::wire::netlink::{Message, NLM_F_DUMP_INTR, Reply, messages};
 use crate::wire::rtnetlink;
 
 pub use crate::wire::rtnetlink::{Address, Link, Route};
@@ -40,9 +42,28 @@ pub enum Event {
     Changed(Link),
     /// The link is gone.
     Gone(Link),
+    /// An address was taken away; only from [`Links::open_all`].
+    AddressGone {
+        /// The address.
+        address: Address,
+        /// Who did it.
+        by: Doer,
+    },
+    /// A route was taken away; only from [`Links::open_all`].
+    RouteGone {
+        /// The route.
+        route: Route,
+        /// Who did it.
+        by: Doer,
+    },
     /// More happened than the kernel could tell: list again.
     Lost,
 }
+
+/// Who has asked for a change: the netlink port, which is the process number for the first socket
+/// of a process; 0 if it was the kernel itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doer(pub u32);
 
 /// The largest datagram of a dump; the kernel never makes longer ones for a reader like us.
 const RECEIVE_BYTES_MAX: usize = 32 * 1024;
@@ -52,6 +73,16 @@ const DUMP_ATTEMPTS_MAX: u32 = 8;
 impl Links {
     /// Opens both sockets. From now on every change is kept for [`Links::poll_event`].
     pub fn open() -> Result<Links, Error> {
+        Links::open_groups(rtnetlink::RTMGRP_LINK)
+    }
+
+    /// The same, and addresses and routes that are taken away are told, too.
+    pub fn open_all() -> Result<Links, Error> {
+        let addresses_and_routes = rtnetlink::RTMGRP_IPV4_IFADDR | rtnetlink::RTMGRP_IPV4_ROUTE;
+        Links::open_groups(rtnetlink::RTMGRP_LINK | addresses_and_routes)
+    }
+
+    fn open_groups(groups: u32) -> Result<Links, Error> {
         let open = |flags: SocketFlags, groups: u32| -> Result<OwnedFd, Errno> {
             let flags = flags | SocketFlags::CLOEXEC;
             // Protocol 0 is NETLINK_ROUTE.
@@ -61,7 +92,7 @@ impl Links {
         };
         let failed = |errno: Errno| Error::new("open rtnetlink".into(), errno.into());
         let requests = open(SocketFlags::empty(), 0).map_err(failed)?;
-        let notifications = open(SocketFlags::NONBLOCK, rtnetlink::RTMGRP_LINK).map_err(failed)?;
+        let notifications = open(SocketFlags::NONBLOCK, groups).map_err(failed)?;
         // Older kernels answer with numbers alone; that is no reason not to work.
         if let Err(error) = explain_refusals(requests.as_fd()) {
             warn!("the kernel will not explain its refusals: {error}");
@@ -87,11 +118,10 @@ impl Links {
             // A notification is a datagram of its own.
             for message in messages(datagram) {
                 let Ok(message) = message else { break };
-                match (message.kind, Link::parse(message.payload)) {
-                    (rtnetlink::RTM_NEWLINK, Ok(link)) => return Ok(Some(Event::Changed(link))),
-                    (rtnetlink::RTM_DELLINK, Ok(link)) => return Ok(Some(Event::Gone(link))),
-                    (_, Err(malformed)) => warn!("link notification: {malformed}"),
-                    _ => {}
+                match event_of(&message) {
+                    Ok(Some(event)) => return Ok(Some(event)),
+                    Ok(None) => {}
+                    Err(malformed) => warn!("link notification: {malformed}"),
                 }
             }
         }
@@ -234,6 +264,22 @@ impl Links {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
+}
+
+/// What a notification tells, if it is anything to us.
+fn event_of(message: &Message<'_>) -> Result<Option<Event>, Malformed> {
+    let by = Doer(message.port);
+    Ok(match message.kind {
+        rtnetlink::RTM_NEWLINK => Some(Event::Changed(Link::parse(message.payload)?)),
+        rtnetlink::RTM_DELLINK => Some(Event::Gone(Link::parse(message.payload)?)),
+        rtnetlink::RTM_DELADDR => {
+            Address::parse(message.payload)?.map(|address| Event::AddressGone { address, by })
+        }
+        rtnetlink::RTM_DELROUTE => {
+            Route::parse(message.payload)?.map(|route| Event::RouteGone { route, by })
+        }
+        _ => None,
+    })
 }
 
 /// One datagram of the kernel. Any process may send to our port; those are passed over.

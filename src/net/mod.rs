@@ -1,5 +1,6 @@
 //! Floor 2: the network of this machine: links, addresses, routes, sockets.
 
 pub mod link;
+pub mod setting;
 pub mod tcp;
 pub mod udp;

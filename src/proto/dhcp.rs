@@ -142,6 +142,22 @@ impl DhcpClient {
         }
     }
 
+    /// A client that holds a lease which another one has taken, whose server has granted it with
+    /// the message `grant` (the payload of a UDP datagram) at `granted_at`. `None` if that message
+    /// grants nothing. The link has carrier; [`DhcpClient::handle_connected`] need not say so.
+    pub fn resume(
+        config: Config,
+        seed: u64,
+        grant: &[u8],
+        granted_at: Instant,
+    ) -> Option<DhcpClient> {
+        let mut client = DhcpClient::new(config, seed);
+        let Answer::Grant(lease) = Answer::of(Message::parse(grant).ok()?)? else { return None };
+        client.connected = true;
+        client.state = State::Bound(Held::new(lease, granted_at, &mut client.random));
+        Some(client)
+    }
+
     /// The lease that is held now.
     pub fn lease(&self) -> Option<&Lease> {
         match &self.state {
@@ -286,6 +302,16 @@ impl DhcpClient {
     /// The next thing to know.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// When the lease that is held now ends, if nobody renews it; `None` is never.
+    pub fn lease_ends_at(&self) -> Option<Instant> {
+        let clock = match &self.state {
+            State::Bound(held) => held.clock,
+            State::Renewing(extending) | State::Rebinding(extending) => extending.held.clock,
+            State::Init(_) | State::Selecting(_) | State::Requesting(_) => None,
+        };
+        clock.map(|clock| clock.expires_at)
     }
 
     /// When to call [`DhcpClient::handle_timeout`] at the latest; `None` is never.

@@ -1,8 +1,8 @@
 //! The rtnetlink messages that configure a link: links, IPv4 addresses, IPv4 routes
 //! (`linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h`).
 //!
-//! Requests are made here and answered by an acknowledgement, which `netlink.rs` reads. The only
-//! thing that is parsed is a link, from a dump or a notification.
+//! Requests are made here and answered by an acknowledgement, which `netlink.rs` reads. What is
+//! parsed: links, from a dump or a notification, and addresses and routes that go away.
 
 use std::net::Ipv4Addr;
 
@@ -16,8 +16,16 @@ use super::netlink::{
 pub const RTM_NEWLINK: u16 = 16;
 /// `RTM_DELLINK`: a link that is gone.
 pub const RTM_DELLINK: u16 = 17;
+/// `RTM_DELADDR`: an address that is gone, or a request to take it away.
+pub const RTM_DELADDR: u16 = 21;
+/// `RTM_DELROUTE`: a route that is gone, or a request to take it away.
+pub const RTM_DELROUTE: u16 = 25;
 /// `RTMGRP_LINK`: the group that is told of links, as a mask for bind.
-pub const RTMGRP_LINK: u32 = 1;
+pub const RTMGRP_LINK: u32 = 0x1;
+/// `RTMGRP_IPV4_IFADDR`: the group that is told of IPv4 addresses.
+pub const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+/// `RTMGRP_IPV4_ROUTE`: the group that is told of IPv4 routes.
+pub const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +81,13 @@ pub struct Route {
 }
 
 const THING: &str = "rtnetlink link message";
+const ADDRESS_THING: &str = "rtnetlink address message";
+const ROUTE_THING: &str = "rtnetlink route message";
 
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -116,14 +124,15 @@ const RTNH_F_ONLINK: u32 = 4;
 
 /// `struct ifinfomsg`.
 const LINK_HEADER_BYTES: usize = 16;
+/// `struct ifaddrmsg`.
+const ADDRESS_HEADER_BYTES: usize = 8;
+/// `struct rtmsg`.
+const ROUTE_HEADER_BYTES: usize = 12;
 
 impl Link {
     /// Reads the payload of `RTM_NEWLINK` or `RTM_DELLINK`.
     pub fn parse(payload: &[u8]) -> Result<Link, Malformed> {
-        let Some((header, rest)) = payload.split_first_chunk::<LINK_HEADER_BYTES>() else {
-            let rule = "must be at least the 16 bytes of a header";
-            return Err(Malformed::number(THING, "length", payload.len() as u64, rule));
-        };
+        let (header, rest) = split_header::<LINK_HEADER_BYTES>(THING, payload)?;
         let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
         let mut link = Link {
             index: u32::from_ne_bytes(word(4)),
@@ -194,6 +203,85 @@ impl Link {
     }
 }
 
+impl Address {
+    /// Reads the payload of [`RTM_DELADDR`]; `None` if it is about another kind of address.
+    pub fn parse(payload: &[u8]) -> Result<Option<Address>, Malformed> {
+        let (header, rest) = split_header::<ADDRESS_HEADER_BYTES>(ADDRESS_THING, payload)?;
+        if header[0] != AF_INET {
+            return Ok(None);
+        }
+        let mut address = Address {
+            link_index: u32::from_ne_bytes([header[4], header[5], header[6], header[7]]),
+            address: Ipv4Addr::UNSPECIFIED,
+            prefix_len: header[1],
+            broadcast: Ipv4Addr::UNSPECIFIED,
+        };
+        for attribute in attributes(rest) {
+            let attribute = attribute?;
+            match attribute.kind {
+                IFA_LOCAL => address.address = ipv4(ADDRESS_THING, "IFA_LOCAL", &attribute)?,
+                IFA_BROADCAST => {
+                    address.broadcast = ipv4(ADDRESS_THING, "IFA_BROADCAST", &attribute)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(address))
+    }
+}
+
+impl Route {
+    /// Reads the payload of [`RTM_DELROUTE`]; `None` if it is about another kind of route: of IPv6,
+    /// of another table than the main one, or to several routers at once.
+    pub fn parse(payload: &[u8]) -> Result<Option<Route>, Malformed> {
+        let (header, rest) = split_header::<ROUTE_HEADER_BYTES>(ROUTE_THING, payload)?;
+        if header[0] != AF_INET || header[4] != RT_TABLE_MAIN || header[7] != RTN_UNICAST {
+            return Ok(None);
+        }
+        let mut route = Route {
+            link_index: 0,
+            destination: Ipv4Addr::UNSPECIFIED,
+            prefix_len: header[1],
+            router: None,
+            source: None,
+            metric: None,
+        };
+        for attribute in attributes(rest) {
+            let attribute = attribute?;
+            match attribute.kind {
+                RTA_DST => route.destination = ipv4(ROUTE_THING, "RTA_DST", &attribute)?,
+                RTA_OIF => route.link_index = attribute.u32()?,
+                RTA_GATEWAY => route.router = Some(ipv4(ROUTE_THING, "RTA_GATEWAY", &attribute)?),
+                RTA_PREFSRC => route.source = Some(ipv4(ROUTE_THING, "RTA_PREFSRC", &attribute)?),
+                RTA_PRIORITY => route.metric = Some(attribute.u32()?),
+                _ => {}
+            }
+        }
+        Ok((route.link_index != 0).then_some(route))
+    }
+}
+
+fn split_header<'p, const BYTES: usize>(
+    thing: &'static str,
+    payload: &'p [u8],
+) -> Result<(&'p [u8; BYTES], &'p [u8]), Malformed> {
+    payload.split_first_chunk::<BYTES>().ok_or_else(|| {
+        let rule = "must be at least that of its header";
+        Malformed::number(thing, "length", payload.len() as u64, rule)
+    })
+}
+
+fn ipv4(
+    thing: &'static str,
+    field: &'static str,
+    attribute: &Attribute<'_>,
+) -> Result<Ipv4Addr, Malformed> {
+    let octets: Result<[u8; 4], _> = attribute.payload.try_into();
+    octets.map(Ipv4Addr::from).map_err(|_| {
+        Malformed::number(thing, field, attribute.payload.len() as u64, "must have 4 bytes")
+    })
+}
+
 /// Asks for all links; the answer is a dump of [`RTM_NEWLINK`].
 pub fn list_links(sequence: u32) -> Vec<u8> {
     Builder::new(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, sequence)
@@ -251,7 +339,7 @@ fn link_header(index: u32, flags: u32, change: u32) -> [u8; LINK_HEADER_BYTES] {
 
 /// `struct ifaddrmsg` and its attributes.
 fn address_message(kind: u16, flags: u16, sequence: u32, address: &Address) -> Vec<u8> {
-    let mut header = [0; 8];
+    let mut header = [0; ADDRESS_HEADER_BYTES];
     header[0] = AF_INET;
     header[1] = address.prefix_len;
     header[3] = RT_SCOPE_UNIVERSE;
@@ -268,7 +356,7 @@ fn address_message(kind: u16, flags: u16, sequence: u32, address: &Address) -> V
 /// `struct rtmsg` and its attributes.
 fn route_message(kind: u16, flags: u16, sequence: u32, route: &Route) -> Vec<u8> {
     let scope = if route.router.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
-    let mut header = [0; 12];
+    let mut header = [0; ROUTE_HEADER_BYTES];
     header[0] = AF_INET;
     header[1] = route.prefix_len;
     header[4] = RT_TABLE_MAIN;
@@ -466,10 +554,45 @@ mod tests {
         assert!(!Link { flags: 1, ..link.clone() }.is_ready());
     }
 
+    /// What follows the message header.
+    fn payload(request: &[u8]) -> &[u8] {
+        &request[16..]
+    }
+
+    #[test]
+    fn addresses_and_routes_that_go_away_are_read() {
+        let request = delete_address(9, &address());
+        assert_eq!(Address::parse(payload(&request)).unwrap(), Some(address()));
+        for route in [route(), Route { router: None, source: None, metric: None, ..route() }] {
+            let request = delete_route(9, &route);
+            assert_eq!(Route::parse(payload(&request)).unwrap(), Some(route));
+        }
+        let mut other_table = delete_route(9, &route());
+        other_table[16 + 4] = 255;
+        assert_eq!(Route::parse(payload(&other_table)).unwrap(), None);
+        let mut ipv6 = delete_address(9, &address());
+        ipv6[16] = 10;
+        assert_eq!(Address::parse(payload(&ipv6)).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_cut_says_where() {
+        let request = delete_address(9, &address());
+        let error = Address::parse(&request[16..20]).unwrap_err().to_string();
+        assert!(error.contains("address message") && error.contains("length 4"), "{error}");
+        let request = delete_route(9, &route());
+        let mut cut = request[16..28 + 8].to_vec();
+        cut.extend([6, 0, 1, 0, 198, 51, 0, 0]);
+        let error = Route::parse(&cut).unwrap_err().to_string();
+        assert!(error.contains("RTA_DST 2"), "{error}");
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Link::parse(&bytes);
+            let _ = Address::parse(&bytes);
+            let _ = Route::parse(&bytes);
         }
     }
 }

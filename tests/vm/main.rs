@@ -9,6 +9,7 @@
 mod ipxe;
 mod lab;
 mod lio;
+mod network;
 
 use std::fs;
 use std::path::PathBuf;
