@@ -13,13 +13,13 @@ fn systemd_networkd_comes_and_goes_and_the_lease_is_renewed_by_one() {
     let path = root_path(Network::HOST, 3260, TARGET_NAME);
     let configuration = format!(
         "port=0\nno-ping\ndhcp-range=192.0.2.50,192.0.2.99,2m\n\
-         dhcp-option=option:T1,8\ndhcp-option=option:T2,100\n\
+         dhcp-option=option:T1,4\ndhcp-option=option:T2,100\n\
          dhcp-option=option:router,192.0.2.1\ndhcp-option=option:root-path,{path}\n"
     );
     network.serve_dhcp(&scratch, &configuration);
     let mut target = Target::new(&scratch, Some(&network), scratch.disk());
     target.start(TARGET_NAME);
-    let words = "ip=dhcp root=LABEL=lunboot-root rw vmtest=root,networkd vmtest_linger=10";
+    let words = "ip=dhcp root=LABEL=lunboot-root rw vmtest=root,networkd";
     let kernel = &lab().new_kernel;
     let machine = Machine::boot(&scratch, Some(&network), kernel, &lab().image(kernel), words);
     let (machine, _) = machine.finish();
