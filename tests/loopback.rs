@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use kernel::{Aligned, O_DIRECT, Random, inside_with, wait_until};
 use programs::{
-    Attached, LUNBOOT, Load, NAME, Target, daemons, file_system_works, lunboot, no_io_error, open,
-    random_file, refused, run, servers, sparse, try_run, used_kib,
+    Attached, LUNBOOT, Load, NAME, Target, WriteBack, daemons, file_system_works, lunboot,
+    no_io_error, open, random_file, refused, run, servers, sparse, try_run, used_kib,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -263,6 +263,51 @@ fn killed_under_load(driver: &str) {
     file_system_works(disk.text());
     disk.detach();
     target.stop();
+}
+
+#[test]
+fn the_target_is_stopped_and_started_under_load_over_ublk() {
+    inside("the_target_is_stopped_and_started_under_load_over_ublk", || stopped_under_load("ublk"));
+}
+
+#[test]
+fn the_target_is_stopped_and_started_under_load_over_nbd() {
+    inside("the_target_is_stopped_and_started_under_load_over_nbd", || stopped_under_load("nbd"));
+}
+
+/// It asks for the logout, gets it when what is under way is done, and ends at once.
+fn stopped_under_load(driver: &str) {
+    let log = Path::new(programs::SCRATCH).join("log");
+    let files = [sparse("disk", 64), sparse("other", 64)];
+    let mut target = Target::start_logging(&log, &[&files[0], &files[1]]);
+    let disks = [0, 1].map(|lun| Attached::new(&target, lun, &["--block", driver]));
+    let (load, write_back) = (Load::new(&disks[0]), WriteBack::new(&disks[1]));
+    for time in 1..=6 {
+        load.goes_on();
+        target.end();
+        let said = fs::read_to_string(&log).unwrap();
+        assert_eq!(said.matches("logout of").count(), 2 * time, "{said}");
+        target.start_again();
+        load.goes_on();
+        for disk in &disks {
+            wait_until("the disk to be back", || disk.status("state") == "logged in");
+            assert_eq!(disk.status("reconnects"), time.to_string());
+        }
+    }
+    load.end();
+    write_back.end();
+    let said = fs::read_to_string(&log).unwrap();
+    for bad in ["ended by", "without logout", "warning", "error"] {
+        assert!(!said.contains(bad), "{bad}: {said}");
+    }
+    for (disk, file) in disks.iter().zip(&files) {
+        assert_eq!(disk.status("recoveries"), "0");
+        run("cmp", &[disk.text(), file.to_str().unwrap()]);
+    }
+    file_system_works(disks[0].text());
+    disks.iter().for_each(|disk| drop(lunboot(&["detach", disk.text()])));
+    target.stop();
+    no_io_error();
 }
 
 /// A target that says nothing any more, and does not even refuse, is found out and waited for.

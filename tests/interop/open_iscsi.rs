@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::kernel::{have, wait_until};
 use crate::programs::{
-    NAME, Said, Target, file_system_works, no_io_error, random_file, run, secrets, try_run,
-    used_kib,
+    Attached, Load, NAME, SCRATCH, Said, Target, WriteBack, file_system_works, no_io_error,
+    random_file, run, secrets, sparse, try_run, used_kib,
 };
 use crate::{INITIATOR, TARGET, WRONG, initiator_line, inside, target_line};
 
@@ -172,6 +172,47 @@ fn we_serve_open_iscsi_with_digests() {
         no_io_error();
         initiator.stop();
         target.stop();
+    });
+}
+
+/// It asks for the logout; iscsid logs out, and in again when the target is back.
+#[test]
+fn we_stop_and_start_under_the_load_of_open_iscsi() {
+    let name = "open_iscsi::we_stop_and_start_under_the_load_of_open_iscsi";
+    if !have(name, &["iscsid", "iscsiadm"]) {
+        return;
+    }
+    inside(name, || {
+        let log = Path::new(SCRATCH).join("log");
+        let files = [sparse("disk", 64), sparse("other", 64)];
+        let mut target = Target::start_logging(&log, &[&files[0], &files[1]]);
+        let initiator = OpenIscsi::start();
+        initiator.discover(&target.address, &[("node.conn[0].timeo.login_timeout", "2")]);
+        let said = initiator.log_in();
+        assert!(said.ok, "{said:?}");
+        let disks = [DISK, "/dev/sdb"].map(|path| {
+            wait_until("the disk", || fs::File::open(path).is_ok());
+            Attached { path: path.into() }
+        });
+        let (load, write_back) = (Load::new(&disks[0]), WriteBack::new(&disks[1]));
+        for time in 1..=4 {
+            load.goes_on();
+            target.end();
+            let said = fs::read_to_string(&log).unwrap();
+            assert_eq!(said.matches("logout of").count(), time, "{said}");
+            target.start_again();
+            load.goes_on();
+        }
+        load.end();
+        write_back.end();
+        for (disk, file) in disks.iter().zip(&files) {
+            run("cmp", &[disk.text(), file.to_str().unwrap()]);
+        }
+        file_system_works(DISK);
+        initiator.log_out();
+        initiator.stop();
+        target.stop();
+        no_io_error();
     });
 }
 

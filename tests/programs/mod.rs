@@ -72,6 +72,8 @@ pub struct Target {
     _stdout: BufReader<ChildStdout>,
     pub address: String,
     words: Vec<String>,
+    /// Where its log goes, if not to the test's.
+    log: Option<PathBuf>,
 }
 
 impl Target {
@@ -87,6 +89,14 @@ impl Target {
         let files = files.iter().map(|file| file.to_str().unwrap());
         let words = options.iter().copied().chain(files).map(str::to_owned).collect();
         Target::listen_with("127.0.0.1:0", words, Stdio::null())
+    }
+
+    /// Serves `files`; what it logs, now and when it is started again, goes to the file `log`.
+    pub fn start_logging(log: &Path, files: &[&Path]) -> Target {
+        let words = files.iter().map(|file| file.to_str().unwrap().to_owned()).collect();
+        let mut target = Target::listen_with("127.0.0.1:0", words, append(log).into());
+        target.log = Some(log.to_owned());
+        target
     }
 
     fn listen(address: &str, words: Vec<String>) -> Target {
@@ -124,7 +134,7 @@ impl Target {
                 break address.to_owned();
             }
         };
-        Target { child, _stdout: stdout, address, words }
+        Target { child, _stdout: stdout, address, words, log: None }
     }
 
     pub fn uri(&self, lun: u32) -> String {
@@ -145,6 +155,12 @@ impl Target {
         assert!(self.child.wait().unwrap().success(), "the target stops cleanly");
     }
 
+    /// As a person ends it. The value can be started again.
+    pub fn end(&mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.child.wait().unwrap().success(), "the target stops cleanly");
+    }
+
     /// As a crash would end it. The value can be started again.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -153,8 +169,10 @@ impl Target {
 
     /// Starts it again at the same address.
     pub fn start_again(&mut self) {
-        let address = self.address.clone();
-        *self = Target::listen(&address, self.words.clone());
+        let stderr = self.log.as_deref().map_or(Stdio::inherit(), |log| append(log).into());
+        let log = self.log.take();
+        *self = Target::listen_with(&self.address, self.words.clone(), stderr);
+        self.log = log;
     }
 
     /// Starts it again at the same address with other files.
@@ -163,11 +181,14 @@ impl Target {
         self.start_again();
     }
 
-    /// As a person ends it.
-    pub fn stop(self) {
-        self.signal(Signal::TERM);
-        self.wait();
+    /// For good.
+    pub fn stop(mut self) {
+        self.end();
     }
+}
+
+fn append(path: &Path) -> File {
+    OpenOptions::new().create(true).append(true).open(path).unwrap()
 }
 
 /// A disk that `lunboot attach` has made.
@@ -288,6 +309,43 @@ impl Load {
             thread.join().expect("no I/O error and no wrong data");
         }
         no_io_error();
+    }
+}
+
+/// A thread that writes all of a disk through the page cache and flushes it, over and over: as many
+/// and as long writes at once as the disk takes.
+pub struct WriteBack {
+    enough: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl WriteBack {
+    pub fn new(disk: &Attached) -> WriteBack {
+        let enough = Arc::new(AtomicBool::new(false));
+        let (path, is_enough) = (disk.path.clone(), Arc::clone(&enough));
+        let bytes = disk.sysfs("size").parse::<usize>().expect("a number") * 512;
+        let thread = thread::spawn(move || {
+            let device = open(&path, 0);
+            let mut data = vec![0; bytes];
+            for pass in 1.. {
+                Random(pass).fill(&mut data);
+                device.write_all_at(&data, 0).expect("no I/O error");
+                device.sync_all().expect("no I/O error");
+                if is_enough.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            run("blockdev", &["--flushbufs", path.to_str().unwrap()]);
+            let mut back = vec![0; bytes];
+            device.read_exact_at(&mut back, 0).expect("no I/O error");
+            assert!(back == data, "wrong data");
+        });
+        WriteBack { enough, thread }
+    }
+
+    pub fn end(self) {
+        self.enough.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no I/O error and no wrong data");
     }
 }
 
