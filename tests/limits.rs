@@ -22,7 +22,7 @@ const GIVEN_UP: Result<(), disk::Error> = Err(disk::Error::GivenUp);
 /// How the session ended, before there was a disk.
 fn end(pair: &Pair) -> Option<(String, Option<Duration>)> {
     let end = |event: &Event| match event {
-        Event::GaveUp { error, after } => Some((error.to_string(), *after)),
+        Event::GaveUp { error, after, .. } => Some((error.to_string(), *after)),
         _ => None,
     };
     pair.events.iter().find_map(end)
@@ -203,6 +203,8 @@ fn a_refusal_at_one_portal_counts_when_all_were_tried() {
     let (text, after) = run_to_the_end(&mut pair);
     assert!(text.contains("no target of that name"), "{text}");
     assert_eq!(after, None);
+    let at_first = |event: &Event| matches!(event, Event::GaveUp { at, .. } if *at == portal(1));
+    assert!(pair.events.iter().any(at_first), "it was said at the first portal");
 }
 
 // The disk that is away.

@@ -7,6 +7,7 @@ mod programs;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -48,6 +49,11 @@ fn mend(cable: u8) {
 
 const PORTALS: [&str; 2] = ["10.0.1.1:3260", "10.0.2.1:3260"];
 
+fn serve_at_both(file: &Path) -> Target {
+    let words = ["--listen", PORTALS[1], file.to_str().unwrap()];
+    Target::start_in("far", PORTALS[0], &words)
+}
+
 fn attach(options: &[&str]) -> Attached {
     let options = [options, &["--portal", "10.0.2.1"]].concat();
     Attached::from_uri(&format!("iscsi://10.0.1.1/{NAME}/0"), &options)
@@ -66,7 +72,7 @@ fn a_lost_path_is_left_for_the_other_one() {
     inside("a_lost_path_is_left_for_the_other_one", || {
         two_cables();
         let file = sparse("disk", 64);
-        let target = Target::start_in("far", &PORTALS, &file);
+        let mut target = serve_at_both(&file);
         let disk = attach(&["--block", "ublk"]);
         assert_eq!(disk.status("portal"), PORTALS[0]);
         let load = Load::new(&disk);
@@ -90,6 +96,14 @@ fn a_lost_path_is_left_for_the_other_one() {
         goes_over_to(&disk, PORTALS[1], &load);
         load.end();
 
+        // Both are cut: what is said names the one that was in use.
+        run("ip", &["-n", "far", "addr", "add", "10.0.1.1/24", "dev", "far1"]);
+        target.kill();
+        let lost = format!("disk {NAME} at {}: connection lost: closed by", PORTALS[1]);
+        wait_until(&lost, || run("dmesg", &[]).contains(&lost));
+        target.start_again();
+        wait_until("the disk", || disk.status("state") == "logged in");
+
         let log = run("dmesg", &[]);
         for portal in PORTALS {
             assert!(log.contains(&format!("disk {NAME} at {portal}: ")), "{portal}: {log}");
@@ -106,7 +120,7 @@ fn a_path_that_is_dead_from_the_start_costs_little() {
     inside("a_path_that_is_dead_from_the_start_costs_little", || {
         two_cables();
         let file = random_file("disk", 8, 1);
-        let target = Target::start_in("far", &PORTALS, &file);
+        let target = serve_at_both(&file);
         swallow(1);
         let begun = Instant::now();
         let disk = attach(&[]);

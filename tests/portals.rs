@@ -33,6 +33,15 @@ fn troubles(pair: &Pair) -> Vec<String> {
     pair.events.iter().filter_map(trouble).collect()
 }
 
+/// Where each of these was.
+fn troubled(pair: &Pair) -> Vec<Portal> {
+    let at = |event: &Event| match event {
+        Event::Trouble { at, .. } => Some(at.clone()),
+        _ => None,
+    };
+    pair.events.iter().filter_map(at).collect()
+}
+
 fn attempts(pair: &Pair) -> Vec<Portal> {
     let attempt = |event: &Event| match event {
         Event::Connect(attempt) => Some(attempt.portal.clone()),
@@ -103,6 +112,7 @@ fn another_portal_takes_over_within_ten_seconds() {
         let took = pair.elapsed() - before;
         assert!(took <= 10 * SECOND, "{took:?}");
         assert_eq!(pair.visited, [portal(1), portal(2)]);
+        assert_eq!(troubled(&pair), [portal(1)], "the one that was lost");
         // From now on it is the better one, even when both are there.
         (pair.refused, pair.mute) = (vec![], vec![]);
         pair.cut();
@@ -121,6 +131,7 @@ fn a_login_that_is_refused_at_one_portal_goes_on_at_the_next() {
     assert_eq!(pair.elapsed(), Duration::ZERO);
     assert_eq!(pair.visited, [portal(1), portal(2)]);
     assert!(troubles(&pair)[0].contains("not in service"), "{:?}", troubles(&pair));
+    assert_eq!(troubled(&pair), [portal(1)]);
 }
 
 #[test]
@@ -260,6 +271,12 @@ fn where_a_redirection_leads_nowhere_the_old_address_is_asked_again() {
         log_in(&mut pair);
         assert_eq!(pair.visited, vec![portal(1); 3]);
         assert_eq!(troubles(&pair), ["connect to 192.0.2.7:3260: refused"; 2]);
+        assert_eq!(troubled(&pair), vec![portal(7); 2]);
+        let number = |event: &Event| match event {
+            Event::Redirected { attempt, .. } => Some(*attempt),
+            _ => None,
+        };
+        assert_eq!(pair.events.iter().filter_map(number).collect::<Vec<_>>(), [1, 2]);
     }
 }
 

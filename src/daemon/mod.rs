@@ -318,9 +318,12 @@ impl Daemon {
         match event {
             Event::Connect(attempt) => self.connect(&attempt),
             Event::Disconnect => self.transport.close(),
-            Event::Redirected { from, to, permanent } => {
+            Event::Redirected { from, to, permanent, attempt } => {
                 let how = if permanent { "for good" } else { "for this time" };
-                info!("{}: {from} sends us to {to} {how}", self.config.target);
+                // As with failures: 1st, 2nd, 4th, 8th …
+                if attempt.is_power_of_two() {
+                    info!("{}: {from} sends us to {to} {how}", self.config.target);
+                }
             }
             Event::LoggedIn(_) => {
                 self.report(&Report::LoggedIn);
@@ -332,8 +335,8 @@ impl Daemon {
                 "the disk is back after {:.1} s; {waiting} requests were waiting",
                 away.as_secs_f32()
             ),
-            Event::Trouble { error, attempt, retry_after } => {
-                self.trouble(&error, attempt, retry_after);
+            Event::Trouble { error, at, attempt, retry_after } => {
+                self.trouble(&error, &at, attempt, retry_after);
             }
             Event::Recovering { rung, reason } => self.tell_recovery(rung, reason),
             Event::Changed { what } => warn!("disk {}: {what}", self.shown_disk()),
@@ -347,8 +350,8 @@ impl Daemon {
             Event::RequestsGivenUp { after, requests } => {
                 self.tell_requests_given_up(after, requests);
             }
-            Event::GaveUp { error, after } => {
-                let text = self.words_of_the_end(&error, after);
+            Event::GaveUp { error, at, after } => {
+                let text = self.words_of_the_end(&error, &at, after);
                 self.report(&Report::Failed(text.clone()));
                 return Err(text);
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::{error, warn};
 
 use super::{Daemon, Report};
-use crate::proto::session::{Reason, Rung};
+use crate::proto::session::{Portal, Reason, Rung};
 use crate::proto::{Error, Patience};
 
 impl Daemon {
@@ -37,8 +37,14 @@ impl Daemon {
         format!("{} at {}", self.config.target, self.shown_portal())
     }
 
-    pub(super) fn trouble(&mut self, error: &Error, attempt: u32, retry_after: Duration) {
-        let whom = self.shown_disk();
+    pub(super) fn trouble(
+        &mut self,
+        error: &Error,
+        at: &Portal,
+        attempt: u32,
+        retry_after: Duration,
+    ) {
+        let whom = format!("{} at {at}", self.config.target);
         let text = match retry_after.as_secs() {
             0 => format!("disk {whom}: {error}; trying again at once"),
             seconds => format!("disk {whom}: {error}; try {attempt}, again in {seconds} s"),
@@ -58,14 +64,19 @@ impl Daemon {
         error!(
             "disk {}: away for {} s: {requests} requests have failed, and others fail at once \
              until it is back",
-            self.shown_disk(),
+            self.config.target,
             after.as_secs()
         );
     }
 
     /// Why there will be no disk; `after` if that is for lack of time.
-    pub(super) fn words_of_the_end(&self, error: &Error, after: Option<Duration>) -> String {
-        let whom = self.shown_disk();
+    pub(super) fn words_of_the_end(
+        &self,
+        error: &Error,
+        at: &Portal,
+        after: Option<Duration>,
+    ) -> String {
+        let whom = format!("{} at {at}", self.config.target);
         match after {
             Some(after) => format!("disk {whom}: {error}; given up after {} s", after.as_secs()),
             None => format!("disk {whom}: {error}"),

@@ -76,6 +76,8 @@ pub enum Event {
         to: Portal,
         /// For good.
         permanent: bool,
+        /// Number of the attempt since the disk was last there, from 1.
+        attempt: u32,
     },
     /// The login is through; the unit is being looked at.
     LoggedIn(LoggedIn),
@@ -92,6 +94,8 @@ pub enum Event {
     Trouble {
         /// What it was.
         error: Error,
+        /// At which portal.
+        at: Portal,
         /// Number of the failure since the disk was last there, from 1.
         attempt: u32,
         /// How long until the next attempt.
@@ -141,6 +145,8 @@ pub enum Event {
     GaveUp {
         /// Why it was not there the last time.
         error: Error,
+        /// At which portal.
+        at: Portal,
         /// The limit; `None` if the target has refused us.
         after: Option<Duration>,
     },
@@ -392,10 +398,7 @@ impl Session {
             self.events.push_back(Event::LoggedOut);
             return;
         }
-        let error = match self.follow(error, now) {
-            Ok(()) => return,
-            Err(error) => error,
-        };
+        let Err(error) = self.follow(error, now) else { return };
         let falls_back = self.initiator.falls_back();
         self.disconnect();
         if !falls_back {
@@ -416,7 +419,8 @@ impl Session {
         let retry_after = if at_once { wait } else { pause.max(wait) };
         self.attempts += 1;
         self.state = State::XptWait { deadline: now + retry_after };
-        self.events.push_back(Event::Trouble { error, attempt: self.attempts, retry_after });
+        let (at, attempt) = (self.portals.current().clone(), self.attempts);
+        self.events.push_back(Event::Trouble { error, at, attempt, retry_after });
     }
 
     fn disconnect(&mut self) {

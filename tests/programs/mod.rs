@@ -74,6 +74,7 @@ pub struct Target {
     words: Vec<String>,
     /// Where its log goes, if not to the test's.
     log: Option<PathBuf>,
+    namespace: Option<String>,
 }
 
 impl Target {
@@ -103,20 +104,21 @@ impl Target {
         Target::listen_with(address, words, Stdio::inherit())
     }
 
-    /// Serves `file` in another network namespace, at several addresses of it.
-    pub fn start_in(namespace: &str, addresses: &[&str], file: &Path) -> Target {
-        let others = addresses[1..].iter().flat_map(|address| ["--listen", *address]);
-        let words = others.chain([file.to_str().unwrap()]).map(str::to_owned).collect();
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", namespace, TARGET]);
-        Target::run(command, addresses[0], words, Stdio::inherit())
+    /// The same in another network namespace, at one address or, with `--listen`, several of it.
+    pub fn start_in(namespace: &str, address: &str, words: &[&str]) -> Target {
+        let words = words.iter().copied().map(str::to_owned).collect();
+        Target::run(Some(namespace.into()), address, words, Stdio::inherit())
     }
 
     fn listen_with(address: &str, words: Vec<String>, stderr: Stdio) -> Target {
-        Target::run(Command::new(TARGET), address, words, stderr)
+        Target::run(None, address, words, stderr)
     }
 
-    fn run(mut command: Command, address: &str, words: Vec<String>, stderr: Stdio) -> Target {
+    fn run(namespace: Option<String>, address: &str, words: Vec<String>, stderr: Stdio) -> Target {
+        let mut command = Command::new(if namespace.is_some() { "ip" } else { TARGET });
+        if let Some(namespace) = &namespace {
+            command.args(["netns", "exec", namespace, TARGET]);
+        }
         let mut child = command
             .args(["serve", "--name", NAME, "--listen", address])
             .args(&words)
@@ -134,7 +136,7 @@ impl Target {
                 break address.to_owned();
             }
         };
-        Target { child, _stdout: stdout, address, words, log: None }
+        Target { child, _stdout: stdout, address, words, log: None, namespace }
     }
 
     pub fn uri(&self, lun: u32) -> String {
@@ -170,8 +172,8 @@ impl Target {
     /// Starts it again at the same address.
     pub fn start_again(&mut self) {
         let stderr = self.log.as_deref().map_or(Stdio::inherit(), |log| append(log).into());
-        let log = self.log.take();
-        *self = Target::listen_with(&self.address, self.words.clone(), stderr);
+        let (log, namespace) = (self.log.take(), self.namespace.take());
+        *self = Target::run(namespace, &self.address, self.words.clone(), stderr);
         self.log = log;
     }
 

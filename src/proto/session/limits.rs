@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::super::Error;
 use super::super::disk::{self, Completion};
 use super::super::task::Owner;
-use super::{Event, Session, State};
+use super::{Event, Portal, Session, State};
 
 /// When to stop waiting for a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +34,9 @@ pub(super) struct GivingUp {
     /// When the disk must be there for the first time.
     deadline: Option<Instant>,
     /// Why it was not there the last time.
-    last: Option<Error>,
+    last: Option<(Portal, Error)>,
     /// A refusal of the round that goes on.
-    refusal: Option<Error>,
+    refusal: Option<(Portal, Error)>,
     /// Requests fail until the disk is back.
     failing: bool,
 }
@@ -77,16 +77,17 @@ impl Session {
         if self.disk.is_some() {
             return;
         }
-        self.giving_up.last = Some(error.clone());
+        let failure = (self.portals.current().clone(), error.clone());
         if self.config.limits.refusals && error.is_refusal() {
-            self.giving_up.refusal = Some(error.clone());
+            self.giving_up.refusal = Some(failure.clone());
         }
+        self.giving_up.last = Some(failure);
     }
 
     /// A round has failed; whether that was the last one, because a target has refused us.
     pub(super) fn handle_refusal(&mut self) -> bool {
         let refusal = self.giving_up.refusal.take();
-        refusal.map(|error| self.end(error, None)).is_some()
+        refusal.map(|failure| self.end(failure, None)).is_some()
     }
 
     /// When [`Session::handle_limits`] is due.
@@ -109,8 +110,9 @@ impl Session {
         }
         if let Some(after) = self.config.limits.attach.filter(|_| self.disk.is_none()) {
             let silence = Error::TimedOut { waiting_for: "answer of the target", after };
-            let error = self.giving_up.last.take().unwrap_or(silence);
-            return self.end(error, Some(after));
+            let silence = (self.portals.current().clone(), silence);
+            let failure = self.giving_up.last.take().unwrap_or(silence);
+            return self.end(failure, Some(after));
         }
         let requests = self.fail_requests();
         self.giving_up.failing = true;
@@ -119,9 +121,9 @@ impl Session {
     }
 
     /// There will be no disk.
-    fn end(&mut self, error: Error, after: Option<Duration>) {
+    fn end(&mut self, (at, error): (Portal, Error), after: Option<Duration>) {
         self.give_up();
-        self.events.push_back(Event::GaveUp { error, after });
+        self.events.push_back(Event::GaveUp { error, at, after });
     }
 
     /// Completes every request with an error, and those that still come: the patience is over.

@@ -108,8 +108,9 @@ impl Session {
 
     /// A login has led nowhere, and there are portals that were not tried.
     pub(super) fn try_others(&mut self, error: Error, now: Instant) {
-        let (attempt, retry_after) = (self.attempts + 1, Duration::ZERO);
-        self.events.push_back(Event::Trouble { error, attempt, retry_after });
+        let (at, attempt, retry_after) =
+            (self.portals.current().clone(), self.attempts + 1, Duration::ZERO);
+        self.events.push_back(Event::Trouble { error, at, attempt, retry_after });
         self.portals.go_on(now);
         self.state = State::Connecting { deadline: now + CONNECT_TIMEOUT };
         self.open_due(now);
@@ -119,12 +120,12 @@ impl Session {
     pub(super) fn follow(&mut self, error: Error, now: Instant) -> Result<(), Error> {
         let Error::Redirected { permanent, ref address } = error else { return Err(error) };
         let from = self.portals.current().clone();
-        let attempt = self.portals.handle_redirected(permanent, address)?;
+        let next = self.portals.handle_redirected(permanent, address)?;
         self.disconnect();
-        let to = attempt.portal.clone();
-        self.events.push_back(Event::Redirected { from, to, permanent });
+        let (to, attempt) = (next.portal.clone(), self.attempts + 1);
+        self.events.push_back(Event::Redirected { from, to, permanent, attempt });
         self.state = State::Connecting { deadline: now + CONNECT_TIMEOUT };
-        self.events.push_back(Event::Connect(attempt));
+        self.events.push_back(Event::Connect(next));
         Ok(())
     }
 }
