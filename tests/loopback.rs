@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel::{Aligned, O_DIRECT, Random, inside_with, wait_until};
+use kernel::{Aligned, O_DIRECT, Random, inside_with, wait_until, wait_within};
 use programs::{
     Attached, LUNBOOT, Load, NAME, Target, WriteBack, daemons, file_system_works, lunboot,
     no_io_error, open, random_file, refused, run, servers, sparse, try_run, used_kib,
@@ -449,6 +449,36 @@ fn requests_do_not_wait_longer_than_they_may() {
             disk.detach();
             target.stop();
         }
+    });
+}
+
+#[test]
+fn an_outage_is_told_in_time_and_is_over_by_itself() {
+    inside("an_outage_is_told_in_time_and_is_over_by_itself", || {
+        let file = random_file("disk", 16, 8);
+        let mut target = Target::start(&[], &[&file]);
+        let disk = Attached::new(&target, 0, &["--block", "ublk"]);
+        let device = open(&disk.path, O_DIRECT);
+        target.kill();
+        let lost = Instant::now();
+        let reading = thread::spawn(move || {
+            let mut data = Aligned::new(4096);
+            device.read_exact_at(data.get(), 1 << 20).map(|()| data)
+        });
+        let said = |part: &str| run("dmesg", &[]).matches(part).count();
+        wait_within(Duration::from_secs(30), "a line after 10 s", || said(" away for 1") == 1);
+        assert!(lost.elapsed() > Duration::from_secs(9), "{:?}", lost.elapsed());
+        let log = run("dmesg", &[]);
+        let line = log.lines().find(|line| line.contains(" away for 1")).unwrap();
+        assert!(line.contains("Connection refused") && line.contains("I/O waits (1 req"), "{line}");
+        // What was wrong first, and what is wrong now; not each attempt.
+        assert!((1..=2).contains(&said("; I/O waits\n")), "{log}");
+        target.start_again();
+        let data = reading.join().unwrap().unwrap().get().to_vec();
+        assert_eq!(data, fs::read(&file).unwrap()[1 << 20..][..4096]);
+        wait_until("the end to be told", || said("the disk is back after 1") == 1);
+        disk.detach();
+        target.stop();
     });
 }
 

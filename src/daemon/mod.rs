@@ -12,6 +12,7 @@
 mod config;
 mod control;
 pub mod keeper;
+mod outage;
 mod replace;
 mod report;
 mod role;
@@ -39,6 +40,7 @@ use crate::wire::time_limit::{TimeLimit, TimeLimits};
 pub use config::Config;
 use control::{Control, Question};
 pub use control::{NETWORK, ask, ask_when_there, devices};
+use outage::Outage;
 pub use report::Report;
 use report::Reporter;
 pub use role::{Role, run};
@@ -80,6 +82,8 @@ struct Daemon {
     began: Instant,
     /// Requests that had to be helped along.
     recoveries: u64,
+    /// The disk is away.
+    outage: Option<Outage>,
 }
 
 /// How far the end has come.
@@ -145,6 +149,7 @@ impl Daemon {
             detaching: Vec::new(),
             began: now,
             recoveries: 0,
+            outage: None,
         }
     }
 
@@ -152,6 +157,7 @@ impl Daemon {
         loop {
             self.session.handle_timeout(Instant::now());
             self.settle()?;
+            self.tell_outage();
             if self.stopping == Stopping::Done {
                 self.report(&Report::Done);
                 return Ok(());
@@ -244,7 +250,9 @@ impl Daemon {
     fn wait(&mut self) -> io::Result<Ready> {
         let has_more = self.session.poll_transmit(&mut [&[][..]; 1]) > 0;
         let transport_deadline = self.transport.deadline();
-        let deadline = self.session.next_deadline().into_iter().chain(transport_deadline).min();
+        let outage_deadline = self.outage.as_ref().map(Outage::next_deadline);
+        let deadlines = [self.session.next_deadline(), transport_deadline, outage_deadline];
+        let deadline = deadlines.into_iter().flatten().min();
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let device = self.device.as_ref().map(|device| readable(device.fd()));
         let reporter = self.reporter.as_ref().map(|reporter| readable(reporter.fd()));
@@ -331,10 +339,13 @@ impl Daemon {
             }
             Event::Ready(disk) => self.make_device(&disk)?,
             Event::Resumed { .. } if self.device.is_none() => self.take_device_over()?,
-            Event::Resumed { away, waiting } => info!(
-                "the disk is back after {:.1} s; {waiting} requests were waiting",
-                away.as_secs_f32()
-            ),
+            Event::Resumed { away, waiting } => {
+                self.outage = None;
+                info!(
+                    "the disk is back after {:.1} s; {waiting} requests were waiting",
+                    away.as_secs_f32()
+                );
+            }
             Event::Trouble { error, at, attempt, retry_after } => {
                 self.trouble(&error, &at, attempt, retry_after);
             }

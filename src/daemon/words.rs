@@ -1,9 +1,10 @@
 //! What the daemon tells people: in the log, to whoever waits for the disk, and as its status.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, warn};
 
+use super::outage::Outage;
 use super::{Daemon, Report};
 use crate::proto::session::{Portal, Reason, Rung};
 use crate::proto::{Error, Patience};
@@ -50,14 +51,31 @@ impl Daemon {
             seconds => format!("disk {whom}: {error}; try {attempt}, again in {seconds} s"),
         };
         if self.device.is_some() {
-            // An outage of an hour must not fill the kernel's log: 1st, 2nd, 4th, 8th … failure.
-            if attempt.is_power_of_two() {
-                let what = if self.session.is_failing() { "fails" } else { "waits" };
-                warn!("{text}; I/O {what}");
+            let outage = self.outage.get_or_insert_with(|| Outage::begin(Instant::now()));
+            if outage.note(format!("at {at}: {error}")) {
+                warn!("{text}; I/O {}", self.fate_of_requests());
             }
         } else if !self.report(&Report::Trouble(text.clone())) {
             warn!("{text}");
         }
+    }
+
+    /// Says that the disk is still away, if it is time to.
+    pub(super) fn tell_outage(&mut self) {
+        let Some(outage) = &mut self.outage else { return };
+        let Some(after) = outage.poll_line(Instant::now()) else { return };
+        let (seconds, reason) = (after.as_secs(), outage.reason().to_owned());
+        let waiting = self.session.requests();
+        warn!(
+            "disk {}: away for {seconds} s: {reason}; I/O {} ({waiting} requests), and the target \
+             is tried again and again",
+            self.config.target,
+            self.fate_of_requests()
+        );
+    }
+
+    fn fate_of_requests(&self) -> &'static str {
+        if self.session.is_failing() { "fails" } else { "waits" }
     }
 
     pub(super) fn tell_requests_given_up(&self, after: Duration, requests: usize) {
