@@ -37,7 +37,7 @@ impl LogicalUnit {
         data: &[u8],
     ) -> Result<Outcome, Sense> {
         let extent = self.check_transfer(size, lba, blocks, flags)?;
-        let data = self.whole_blocks(data, extent)?;
+        let data = announced(data, extent);
         if !data.is_empty() {
             self.store.write_at(data, extent.offset).map_err(write_failed)?;
         }
@@ -60,7 +60,7 @@ impl LogicalUnit {
             return Err(invalid_field(1, Some(2)));
         }
         let extent = self.check_transfer(size, lba, blocks, flags)?;
-        let data = self.whole_blocks(data, extent)?;
+        let data = announced(data, extent);
         if !data.is_empty() {
             self.store.write_at(data, extent.offset).map_err(write_failed)?;
             self.flush()?;
@@ -162,7 +162,7 @@ impl LogicalUnit {
         data: &[u8],
     ) -> Result<Outcome, Sense> {
         let extent = self.check_transfer(CdbSize::Sixteen, lba, blocks, flags)?;
-        let data = self.whole_blocks(data, extent)?;
+        let data = announced(data, extent);
         let extent = Extent { bytes: data.len() as u64, ..extent };
         self.for_each_chunk(extent, |from, stored| {
             let bits = &data[from as usize..][..stored.len()];
@@ -191,18 +191,6 @@ impl LogicalUnit {
         // nobody is harmed by an answer that is true when it comes.
         self.flush()?;
         Ok(Outcome::Good)
-    }
-
-    /// What of the data is for the extent: the first blocks of it, if the initiator announced less
-    /// than the command wants (RFC 7143 §11.4.5). A part of a block cannot be written, and must
-    /// not be left out without a word.
-    fn whole_blocks<'a>(&self, data: &'a [u8], extent: Extent) -> Result<&'a [u8], Sense> {
-        let usable = extent.bytes.min(data.len() as u64) as usize;
-        if usable.is_multiple_of(self.block_bytes as usize) {
-            Ok(&data[..usable])
-        } else {
-            Err(illegal(asc::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT))
-        }
     }
 
     /// Makes what was written stable if the initiator wants it so, for this command or for all.
@@ -254,6 +242,13 @@ impl LogicalUnit {
         }
         Ok(extent)
     }
+}
+
+/// What of the data is for the extent: less than all of it if the initiator announced less than the
+/// command wants. The rest stays as it is, even in the middle of a block, and the residual tells
+/// how much that is (RFC 7143 §11.4.5).
+fn announced(data: &[u8], extent: Extent) -> &[u8] {
+    &data[..extent.bytes.min(data.len() as u64) as usize]
 }
 
 /// The first difference is at this byte of what was compared.

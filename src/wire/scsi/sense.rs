@@ -1,6 +1,4 @@
 //! Sense data: why a command ended with CHECK CONDITION (SPC-4 §4.5).
-//!
-//! The key says what kind of condition it was, the additional sense code which one.
 
 use std::fmt;
 
@@ -68,7 +66,6 @@ pub mod asc {
     pub const NOT_READY_INITIALIZING_COMMAND_REQUIRED: (u8, u8) = (0x04, 0x02);
     pub const NOT_READY_SANITIZE_IN_PROGRESS: (u8, u8) = (0x04, 0x1b);
     pub const WRITE_ERROR: (u8, u8) = (0x0c, 0x00);
-    pub const INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT: (u8, u8) = (0x0e, 0x03);
     pub const UNRECOVERED_READ_ERROR: (u8, u8) = (0x11, 0x00);
     pub const PARAMETER_LIST_LENGTH_ERROR: (u8, u8) = (0x1a, 0x00);
     pub const MISCOMPARE_DURING_VERIFY: (u8, u8) = (0x1d, 0x00);
