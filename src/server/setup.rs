@@ -17,7 +17,7 @@ use crate::proto::target::{Redirect, TargetConfig};
 use crate::secrets;
 use crate::store::Store;
 use crate::store::file::{FileStore, OpenError};
-use crate::store::journal::Journaled;
+use crate::store::journal::{JournalError, Journaled};
 use crate::store::record::FileRecord;
 use crate::wire::Malformed;
 use crate::wire::root_path::{DEFAULT_PORT, Host, IscsiName, RootPath};
@@ -79,6 +79,8 @@ pub enum SetupError {
     Unfit(PathBuf, Unfit),
     /// The state of a disk cannot be kept in this directory.
     State(PathBuf, io::Error),
+    /// The journal of a disk, this file, is not what was written there.
+    Journal(PathBuf, JournalError),
     /// The state of a disk, in this file, is not what was written there.
     Record(PathBuf, RecordError),
 }
@@ -132,8 +134,12 @@ impl Setup {
         };
         let serial_number = LogicalUnit::serial_number_of(target_name, &disk_name(path));
         let journal = directory.join(format!("{serial_number}.journal"));
-        let opened = fs::create_dir_all(directory).and_then(|()| Journaled::open(store, &journal));
-        Ok(Arc::new(opened.map_err(|error| SetupError::State(journal, error))?))
+        let made = fs::create_dir_all(directory).map_err(JournalError::Io);
+        match made.and_then(|()| Journaled::open(store, &journal)) {
+            Ok(journaled) => Ok(Arc::new(journaled)),
+            Err(JournalError::Io(error)) => Err(SetupError::State(journal, error)),
+            Err(error) => Err(SetupError::Journal(journal, error)),
+        }
     }
 
     fn redirect(&self) -> Result<Option<Redirect>, SetupError> {
@@ -297,6 +303,7 @@ impl fmt::Display for SetupError {
             SetupError::Open(error) => error.fmt(f),
             SetupError::Unfit(path, unfit) => write!(f, "serve {}: {unfit}", path.display()),
             SetupError::State(path, _) => write!(f, "keep state in {}", path.display()),
+            SetupError::Journal(path, error) => write!(f, "{}: {error}", path.display()),
             SetupError::Record(path, error) => {
                 write!(f, "{}: {error}; repair the file, or remove it ", path.display())?;
                 f.write_str("to forget what its disk was to remember")
@@ -322,7 +329,7 @@ mod tests {
     use crate::proto::target::SessionName;
     use crate::wire::pdu::Isid;
     use crate::wire::scsi::opcode::reserve_out;
-    use crate::wire::scsi::{Cdb, ReserveOutList, parse_reservation_keys};
+    use crate::wire::scsi::{Cdb, ReserveOutList, TransferFlags, parse_reservation_keys};
 
     #[test]
     fn default_names_are_valid_stable_and_differ() {
@@ -409,6 +416,42 @@ mod tests {
         let error = setup.target().unwrap_err().to_string();
         assert!(error.starts_with(record.to_str().unwrap()), "{error}");
         assert!(error.contains("line 2: the key must be"), "{error}");
+    }
+
+    #[test]
+    fn a_disk_that_was_changed_under_its_journal_is_not_written_to() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 16).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let setup = Setup { state: Some(state.path().to_owned()), ..serve(file.path()) };
+        let write = || {
+            let config = setup.target().unwrap();
+            let unit = config.units.get(Lun::ZERO).unwrap();
+            let flags = TransferFlags::default();
+            let cdb = Cdb::WriteAtomic { lba: 8, boundary: 0, blocks: 4, flags };
+            assert_eq!(unit.execute(&cdb.emit(), &[7; 2048]), Outcome::Good);
+        };
+        write();
+        let journals = state.path().read_dir().unwrap().map(|file| file.unwrap().path());
+        let is_journal = |path: &PathBuf| path.extension().unwrap() == "journal";
+        let journal = journals.into_iter().find(is_journal).unwrap();
+        // A backup is put back while it is not served: one from before the write, and another.
+        std::fs::write(file.path(), vec![0; 1 << 16]).unwrap();
+        drop(setup.target().unwrap());
+        assert_eq!(std::fs::read(file.path()).unwrap(), vec![0; 1 << 16]);
+        write();
+        std::fs::write(file.path(), vec![9; 1 << 16]).unwrap();
+        for (held, said) in [(None, "by another program"), (Some("notes"), "is no journal")] {
+            if let Some(text) = held {
+                std::fs::write(&journal, text).unwrap();
+            }
+            let error = setup.target().unwrap_err().to_string();
+            assert!(error.starts_with(journal.to_str().unwrap()), "{error}");
+            assert!(error.contains(said) && error.contains("remove the file"), "{error}");
+        }
+        std::fs::remove_file(&journal).unwrap();
+        drop(setup.target().unwrap());
+        assert_eq!(std::fs::read(file.path()).unwrap(), vec![9; 1 << 16]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::*;
 use crate::proto::logical_unit::Options;
 use crate::proto::logical_units::LogicalUnits;
 use crate::proto::target::SessionName;
+use crate::store::journal::Journaled;
 use crate::store::memory::MemoryStore;
 use crate::store::{Allocation, Store};
 use crate::wire::pdu::Isid;
@@ -224,6 +225,25 @@ fn block_erase_overwrites_what_is_there_and_frees_it() {
     store.store.lose_cache(|| false);
     assert!(is_full_of(&store, &[0; 512]));
     assert_eq!(store.allocation(0).unwrap(), Allocation { mapped: false, end: DISK_BYTES });
+}
+
+#[test]
+fn what_a_journal_holds_is_gone_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let store = Journaled::open(MemoryStore::with_volatile_cache(DISK_BYTES), &path).unwrap();
+    let unit = LogicalUnit::new(Arc::new(store), NAME, b"disk", OPTIONS).unwrap();
+    let begin: [fn(&LogicalUnit) -> Outcome; 2] =
+        [block_erase, |unit| overwrite(unit, 1, false, &[1])];
+    for begin in begin {
+        let flags = TransferFlags::default();
+        let atomic = Cdb::WriteAtomic { lba: 4, boundary: 0, blocks: 2, flags }.emit();
+        assert_eq!(unit.execute(&atomic, &[0x5e; 1024]), Outcome::Good);
+        assert!(std::fs::read(&path).unwrap().ends_with(&[0x5e; 1024]));
+        begin(&unit);
+        assert_eq!(finish(&unit), Sanitized::All);
+        assert_eq!(std::fs::read(&path).unwrap(), []);
+    }
 }
 
 #[test]
