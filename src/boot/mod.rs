@@ -7,6 +7,8 @@ pub mod kmsg;
 pub mod modules;
 pub mod modules_dep;
 pub mod mount;
+#[cfg(feature = "agent")]
+pub mod omit;
 pub mod partition_table;
 pub mod probe;
 #[cfg(feature = "agent")]

@@ -19,14 +19,16 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 
 use super::Role;
 use super::config::Config;
 use super::report::Report;
+use crate::boot::omit::Omission;
 use crate::boot::survive::{self, Forked};
 
 /// What a supervisor says to a server that was there before it.
@@ -62,6 +64,8 @@ pub(super) struct Supervisor {
     lines: Option<BufReader<UnixStream>>,
     /// The server, unless it was there before us.
     child: Option<Pid>,
+    /// Who is not to be killed at the end; known from when there is a device.
+    omission: Option<Omission>,
     /// The server has said that this is the end.
     done: bool,
     /// The server has said that it makes room for the next.
@@ -88,6 +92,7 @@ impl Supervisor {
             agent,
             lines: None,
             child: None,
+            omission: None,
             done: false,
             makes_room: false,
             deaths: 0,
@@ -98,15 +103,20 @@ impl Supervisor {
     pub(super) fn adopt(config: Config, lines: BufReader<UnixStream>) -> Supervisor {
         // It has to know that we are there and well.
         let _ = (&mut lines.get_ref()).write_all(GREETING);
-        Supervisor {
+        // The server has made both ends of the socket.
+        let server = socket_peercred(lines.get_ref()).ok().map(|peer| peer.pid);
+        let mut supervisor = Supervisor {
             config,
             agent: None,
             lines: Some(lines),
             child: None,
+            omission: None,
             done: false,
             makes_room: false,
             deaths: 0,
-        }
+        };
+        supervisor.omit(server);
+        supervisor
     }
 
     /// Returns when there is nothing to watch over any more; and in each server that it makes, with
@@ -161,8 +171,19 @@ impl Supervisor {
             Forked::Child => Ok(Some(theirs)),
             Forked::Parent { child } => {
                 (self.lines, self.child) = (Some(BufReader::new(ours)), Some(child));
+                self.omit(self.child);
                 Ok(None)
             }
+        }
+    }
+
+    /// Has this process and the server spared by an init that would kill them at the end.
+    fn omit(&mut self, server: Option<Pid>) {
+        let Some(takeover) = &self.config.takeover else { return };
+        let new = || Omission::new(&takeover.device, getpid());
+        if let Err(error) = self.omission.get_or_insert_with(new).write(server) {
+            // A system without /run has no sysvinit of that kind.
+            debug!("telling sysvinit whom to spare: {error}");
         }
     }
 
@@ -196,7 +217,10 @@ impl Supervisor {
 
     fn handle(&mut self, report: Report) {
         match report {
-            Report::Takeover(takeover) => self.config.takeover = Some(takeover),
+            Report::Takeover(takeover) => {
+                self.config.takeover = Some(takeover);
+                self.omit(self.child);
+            }
             Report::Done => self.done = true,
             Report::MakingRoom => self.makes_room = true,
             Report::Ready { .. } => {

@@ -33,17 +33,66 @@ pub const CONSOLE_WORDS: &str = "loglevel=7 systemd.mask=serial-getty@ttyS0.serv
 /// Longest wait for one event. A boot takes 20 s on a quiet machine; this is for one that is not.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// The Debian root, its kernels and our programs: the same for all tests, made once.
+/// The Debian roots, their kernels and our programs: the same for all tests, made once.
 pub struct Lab {
-    /// The root as a folder.
-    pub tree: PathBuf,
+    /// Debian 12.
+    pub bookworm: Root,
     /// Linux 6.1: no ublk.
-    pub old_kernel: String,
+    pub old_kernel: Kernel,
     /// Linux 6.12 from backports: ublk.
-    pub new_kernel: String,
-    root: PathBuf,
+    pub new_kernel: Kernel,
     programs: PathBuf,
     images: Mutex<Vec<(String, PathBuf)>>,
+}
+
+/// What `debian-root` has made.
+pub struct Root {
+    folder: PathBuf,
+}
+
+/// A kernel of a root.
+#[derive(Clone)]
+pub struct Kernel {
+    /// What `uname -r` says.
+    pub version: String,
+    tree: PathBuf,
+}
+
+impl Root {
+    fn make(name: &str) -> Root {
+        Root { folder: PathBuf::from(prepare("debian-root", &[name.as_ref()])) }
+    }
+
+    /// Debian 13, with its kernel.
+    pub fn trixie() -> &'static Root {
+        static ROOT: OnceLock<Root> = OnceLock::new();
+        ROOT.get_or_init(|| Root::make("trixie"))
+    }
+
+    /// Debian 12 with sysvinit in place of systemd; without a kernel.
+    pub fn sysvinit() -> &'static Root {
+        static ROOT: OnceLock<Root> = OnceLock::new();
+        ROOT.get_or_init(|| Root::make("sysvinit"))
+    }
+
+    /// The root as a folder.
+    pub fn tree(&self) -> PathBuf {
+        self.folder.join("tree")
+    }
+
+    /// Its kernels, the oldest first.
+    pub fn kernels(&self) -> Vec<Kernel> {
+        let versions = fs::read_to_string(self.folder.join("kernels")).expect("debian-root's list");
+        let kernel = |line: &str| Kernel { version: line.to_owned(), tree: self.tree() };
+        versions.lines().map(kernel).collect()
+    }
+}
+
+impl Kernel {
+    /// The kernel itself.
+    pub fn vmlinuz(&self) -> PathBuf {
+        self.tree.join("boot").join(format!("vmlinuz-{}", self.version))
+    }
 }
 
 /// The lab, made on first use by `setup` and `debian-root`.
@@ -51,44 +100,40 @@ pub fn lab() -> &'static Lab {
     static LAB: OnceLock<Lab> = OnceLock::new();
     LAB.get_or_init(|| {
         prepare("setup", &[]);
-        let root = PathBuf::from(prepare("debian-root", &[]));
-        let kernels = fs::read_to_string(root.join("kernels")).expect("debian-root wrote kernels");
-        let mut kernels = kernels.lines().map(str::to_owned);
-        let lab = Lab {
-            tree: root.join("tree"),
-            old_kernel: kernels.next().expect("a 6.1 kernel"),
-            new_kernel: kernels.next().expect("a 6.12 kernel"),
-            programs: programs(),
-            root,
-            images: Mutex::new(Vec::new()),
-        };
-        assert!(lab.old_kernel.starts_with("6.1."), "first kernel is {}", lab.old_kernel);
-        assert!(lab.new_kernel.starts_with("6.12."), "second kernel is {}", lab.new_kernel);
-        lab
+        let bookworm = Root::make("bookworm");
+        let [old_kernel, new_kernel] = bookworm.kernels().try_into().ok().expect("two kernels");
+        let (old, new) = (&old_kernel.version, &new_kernel.version);
+        assert!(old.starts_with("6.1."), "first kernel is {old}");
+        assert!(new.starts_with("6.12."), "second kernel is {new}");
+        let images = Mutex::new(Vec::new());
+        Lab { bookworm, old_kernel, new_kernel, programs: programs(), images }
     })
 }
 
 impl Lab {
-    /// The kernel itself.
-    pub fn vmlinuz(&self, kernel: &str) -> PathBuf {
-        self.tree.join("boot").join(format!("vmlinuz-{kernel}"))
-    }
-
     /// An image by `lunboot-mkinitramfs` for a kernel of the root; made once.
-    pub fn image(&self, kernel: &str) -> PathBuf {
-        self.made_once(kernel, "ours", |path| {
-            let mut command = Command::new(self.programs.join("lunboot-mkinitramfs"));
-            command.arg("--root").arg(&self.tree).args(["--kernel", kernel]).arg("--output");
-            run(command.arg(path));
+    pub fn image(&self, kernel: &Kernel) -> PathBuf {
+        self.made_once(&kernel.version, "ours", |path| {
+            run(self.mkinitramfs(kernel).arg("--output").arg(path));
         })
     }
 
-    /// The same for one test, with what its machine proves itself with.
-    pub fn image_with_secrets(&self, scratch: &Scratch, kernel: &str, secrets: &Path) -> PathBuf {
-        let path = scratch.path("secrets.img");
+    fn mkinitramfs(&self, kernel: &Kernel) -> Command {
         let mut command = Command::new(self.programs.join("lunboot-mkinitramfs"));
-        command.arg("--root").arg(&self.tree).args(["--kernel", kernel]).arg("--secrets");
-        run(command.arg(secrets).arg("--output").arg(&path));
+        command.arg("--root").arg(&kernel.tree).args(["--kernel", &kernel.version]);
+        command
+    }
+
+    /// The same for one test, with what its machine proves itself with.
+    pub fn image_with_secrets(
+        &self,
+        scratch: &Scratch,
+        kernel: &Kernel,
+        secrets: &Path,
+    ) -> PathBuf {
+        let path = scratch.path("secrets.img");
+        let mut command = self.mkinitramfs(kernel);
+        run(command.arg("--secrets").arg(secrets).arg("--output").arg(&path));
         path
     }
 
@@ -97,19 +142,20 @@ impl Lab {
     pub fn image_of_initramfs_tools(
         &self,
         scratch: &Scratch,
-        kernel: &str,
+        kernel: &Kernel,
         secrets: &Path,
     ) -> PathBuf {
         let path = scratch.path("initramfs-tools.img");
-        let root = self.root.as_os_str();
-        let arguments = [root, kernel.as_ref(), secrets.as_os_str(), path.as_os_str()];
+        let root = self.bookworm.folder.as_os_str();
+        let arguments = [root, kernel.version.as_ref(), secrets.as_os_str(), path.as_os_str()];
         prepare("initramfs-tools-image", &arguments);
         path
     }
 
     /// Debian's own initramfs with open-iscsi in it, which knows nothing of us.
-    pub fn image_of_open_iscsi(&self, kernel: &str) -> PathBuf {
-        PathBuf::from(prepare("open-iscsi-image", &[self.root.as_os_str(), kernel.as_ref()]))
+    pub fn image_of_open_iscsi(&self, kernel: &Kernel) -> PathBuf {
+        let arguments = [self.bookworm.folder.as_os_str(), kernel.version.as_ref()];
+        PathBuf::from(prepare("open-iscsi-image", &arguments))
     }
 
     /// The agent, to be used by hand.
@@ -218,34 +264,39 @@ impl Scratch {
         fs::read_to_string(self.folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// A fresh copy of the root's file system, without a partition table.
+    /// A fresh copy of Debian 12's file system, without a partition table.
     pub fn disk(&self) -> PathBuf {
+        self.disk_of(&lab().bookworm)
+    }
+
+    /// A fresh copy of a root's file system, without a partition table.
+    pub fn disk_of(&self, root: &Root) -> PathBuf {
         let disk = self.folder.join("disk.img");
-        let mut command = Command::new("cp");
-        run(command.arg(lab().root.join("root.ext4")).arg(&disk));
+        run(Command::new("cp").arg(root.folder.join("root.ext4")).arg(&disk));
         disk
     }
 
-    /// The same with these programs in its `/usr/local/bin`.
-    pub fn disk_with(&self, programs: &[&Path]) -> PathBuf {
-        let disk = self.disk();
-        for program in programs {
-            let name = program.file_name().expect("a program has a name").display();
-            let path = format!("/usr/local/bin/{name}");
-            let write = format!("write {} {path}", program.display());
-            let mode = format!("sif {path} mode 0100755");
-            for request in [&write, &mode] {
-                run(Command::new("debugfs").args(["-w", "-R", request]).arg(&disk));
-            }
+    /// Puts a file into the file system of the disk, for everybody to execute.
+    pub fn put(&self, file: &Path, path: &str) {
+        let write = format!("write {} {path}", file.display());
+        let mode = format!("sif {path} mode 0100755");
+        for request in [&write, &mode] {
+            let mut debugfs = Command::new("debugfs");
+            run(debugfs.args(["-w", "-R", request]).arg(self.path("disk.img")));
         }
-        disk
+    }
+
+    /// What is in a file on the disk.
+    pub fn read_from_disk(&self, path: &str) -> String {
+        let request = format!("cat {path}");
+        run(Command::new("debugfs").args(["-R", &request]).arg(self.path("disk.img")))
     }
 
     /// A fresh copy of the root as the only partition, of `ROOT_PARTUUID`, behind 1 MiB of a GPT
     /// disk.
     pub fn partitioned_disk(&self) -> PathBuf {
         let disk = self.folder.join("disk.img");
-        let source = lab().root.join("root.ext4");
+        let source = lab().bookworm.folder.join("root.ext4");
         let bytes = fs::metadata(&source).expect("debian-root made it").len();
         let file = File::create(&disk).expect("a test can make its disk");
         file.set_len(bytes + (2 << 20)).expect("sparse files are possible");
@@ -434,12 +485,12 @@ impl Machine {
     pub fn boot(
         scratch: &Scratch,
         network: Option<&Network>,
-        kernel: &str,
+        kernel: &Kernel,
         image: &Path,
         words: &str,
     ) -> Machine {
         let mut command = mortal_in(network, &recipe("machine"));
-        command.arg("--kernel").arg(lab().vmlinuz(kernel)).arg("--initrd").arg(image);
+        command.arg("--kernel").arg(kernel.vmlinuz()).arg("--initrd").arg(image);
         command.arg("--append").arg(format!("{CONSOLE_WORDS} {words}"));
         match network {
             Some(_) => command.args(["--net", &format!("tap={}", Network::TAP)]),
@@ -538,11 +589,16 @@ impl Machine {
     /// its start.
     pub fn finish(mut self) -> (Machine, Duration) {
         self.expect("VMTEST all ok");
-        self.expect("reboot: Power down");
-        let status = self.child.wait().expect("QEMU ends after power down");
-        assert!(status.success(), "QEMU: {status}");
+        self.end("reboot: Power down");
         let took = self.started.elapsed();
         (self, took)
+    }
+
+    /// Waits for the kernel's last words, and for the end.
+    pub fn end(&mut self, last_words: &str) {
+        self.expect(last_words);
+        let status = self.child.wait().expect("QEMU ends after power down");
+        assert!(status.success(), "QEMU: {status}");
     }
 
     fn give_up(&self, reason: &str) -> ! {

@@ -7,7 +7,9 @@ use crate::{USER_NETWORK_HOST, root_path};
 #[ignore = "boots a virtual machine"]
 fn lio_serves_us_with_chap() {
     let scratch = Scratch::new("lio");
-    let disk = scratch.disk_with(&[&lab().agent(), &recipe("lio")]);
+    let disk = scratch.disk();
+    scratch.put(&lab().agent(), "/usr/local/bin/lunboot");
+    scratch.put(&recipe("lio"), "/usr/local/bin/lio");
     let mut target = Target::new(&scratch, None, disk);
     target.start(TARGET_NAME);
     let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);

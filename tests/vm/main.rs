@@ -10,6 +10,7 @@ mod ipxe;
 mod lab;
 mod lio;
 mod network;
+mod shutdown;
 
 use std::fs;
 use std::path::PathBuf;
@@ -45,12 +46,13 @@ fn our_image_boots_debians_6_1_kernel_through_nbd() {
     let mut target = Target::new(&scratch, None, scratch.disk());
     target.start(TARGET_NAME);
     let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);
-    let words = format!("lunboot={path} ip=dhcp root=LABEL=lunboot-root rw vmtest=root,data");
+    let words =
+        format!("lunboot={path} ip=dhcp root=LABEL=lunboot-root rw vmtest=root,data,load,poweroff");
     let kernel = &lab().old_kernel;
-    let machine = Machine::boot(&scratch, None, kernel, &lab().image(kernel), &words);
-    let (machine, _) = machine.finish();
+    let mut machine = Machine::boot(&scratch, None, kernel, &lab().image(kernel), &words);
+    shutdown::end_by(&mut machine, "poweroff");
     check_root(&machine, "/dev/nbd");
-    assert_eq!(machine.fact("root", "kernel"), kernel);
+    assert_eq!(machine.fact("root", "kernel"), kernel.version);
     // One line says why it is not ublk.
     let reasons = machine.said("lunboot: ").into_iter().filter(|line| line.contains("ublk"));
     assert_eq!(reasons.count(), 1, "{:?}", machine.said("ublk"));
@@ -76,7 +78,7 @@ fn our_image_boots_debians_6_12_kernel_through_ublk_and_survives_an_outage() {
     target.start(TARGET_NAME);
     let (machine, _) = machine.finish();
     check_root(&machine, "/dev/ublkb");
-    assert_eq!(machine.fact("root", "kernel"), kernel);
+    assert_eq!(machine.fact("root", "kernel"), kernel.version);
     target.stop();
     scratch.check_disk(0);
 }
@@ -109,7 +111,9 @@ fn debians_own_initramfs_with_our_hook_boots() {
 fn a_machine_and_its_target_prove_themselves_and_tell_nobody_how() {
     let scratch = Scratch::new("secrets");
     let secrets = scratch.secrets();
-    let disk = scratch.disk_with(&[&lab().agent(), &recipe("look-around")]);
+    let disk = scratch.disk();
+    scratch.put(&lab().agent(), "/usr/local/bin/lunboot");
+    scratch.put(&recipe("look-around"), "/usr/local/bin/look-around");
     let mut target = Target::new(&scratch, None, disk);
     target.start_with(TARGET_NAME, &["--secrets".as_ref(), secrets.as_os_str()]);
     let path = root_path(USER_NETWORK_HOST, target.port, TARGET_NAME);
@@ -183,7 +187,7 @@ fn the_rack_of_the_readme_boots() {
         format!("root=LABEL=lunboot-root rw console=ttyS0 panic=-1 {CONSOLE_WORDS} vmtest=root");
     scratch.write("tftp/pxelinux.cfg/default", &menu.replace(root, &words));
     for (source, name) in [
-        (lab().vmlinuz(kernel), "vmlinuz"),
+        (kernel.vmlinuz(), "vmlinuz"),
         (lab().image(kernel), "lunboot.img"),
         ("/usr/lib/PXELINUX/pxelinux.0".into(), "pxelinux.0"),
         ("/usr/lib/syslinux/modules/bios/ldlinux.c32".into(), "ldlinux.c32"),

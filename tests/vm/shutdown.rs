@@ -1,0 +1,115 @@
+//! The end of a machine, asked for as a person does, while something writes to its root.
+//!
+//! Each test reads as: how it ends, and that nothing which was flushed is lost, that the file
+//! system was closed, and that the target has seen the end.
+
+use std::time::{Duration, Instant};
+
+use super::lab::{Kernel, Machine, Root, Scratch, TARGET_NAME, Target, lab};
+use super::{USER_NETWORK_HOST, check_root, root_path};
+
+/// Longest time from the command to the end. On a quiet machine it takes 4 s, under emulation.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A root on a disk of its own, with its target.
+struct Rig {
+    scratch: Scratch,
+    target: Target<'static>,
+    kernel: Kernel,
+}
+
+impl Rig {
+    fn new(test: &str, root: &Root, kernel: &Kernel) -> Rig {
+        let scratch = Scratch::new(test);
+        let mut target = Target::new(&scratch, None, scratch.disk_of(root));
+        target.start(TARGET_NAME);
+        Rig { scratch, target, kernel: kernel.clone() }
+    }
+
+    fn boot(&self, steps: &str) -> Machine {
+        let path = root_path(USER_NETWORK_HOST, self.target.port, TARGET_NAME);
+        let words = format!("lunboot={path} ip=dhcp root=LABEL=lunboot-root rw vmtest={steps}");
+        let image = lab().image(&self.kernel);
+        Machine::boot(&self.scratch, None, &self.kernel, &image, &words)
+    }
+}
+
+/// Waits for the end that the last step asks for.
+pub(super) fn end_by(machine: &mut Machine, step: &str) {
+    machine.expect(&format!("VMTEST {step} now"));
+    let asked = Instant::now();
+    match step {
+        "poweroff" => machine.end("reboot: Power down"),
+        "reboot" => machine.end("reboot: Restarting system"),
+        // It goes on with the next kernel.
+        _ => drop(machine.expect("lunboot: version")),
+    }
+    assert!(asked.elapsed() < PATIENCE, "{step} took {:?}", asked.elapsed());
+    let recoveries = machine.said("EXT4-fs (").into_iter().filter(|line| line.contains("recovery"));
+    assert_eq!(recoveries.count(), 0, "a journal was not clean");
+}
+
+/// What the machine was last told to have been flushed.
+fn last_flushed(machine: &Machine) -> u32 {
+    let told = machine.said("VMTEST load flushed=");
+    number(told.last().expect("something was written"))
+}
+
+/// The number behind the first equals sign. The kernel may have put in a word of its own behind it.
+fn number(line: &str) -> u32 {
+    let digits = line.split('=').nth(1).expect("KEY=NUMBER").split(|c: char| !c.is_ascii_digit());
+    digits.into_iter().next().and_then(|digits| digits.parse().ok()).expect("a number")
+}
+
+fn check_flushed(rig: &Rig, machine: &Machine) {
+    let text = rig.scratch.read_from_disk("/var/tmp/flushed");
+    let found: u32 = text.lines().last().and_then(|line| line.parse().ok()).expect("numbers");
+    assert!(found >= last_flushed(machine), "{found} of {}", last_flushed(machine));
+}
+
+/// As often as `LUNBOOT_REBOOTS` says (`make soak-reboots`), or once.
+fn reboots() -> usize {
+    std::env::var("LUNBOOT_REBOOTS").map_or(1, |text| text.parse().expect("a number"))
+}
+
+/// systemd 257, ublk.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn debian_13_goes_on_after_kexec_and_after_reboots() {
+    let root = Root::trixie();
+    let rig = Rig::new("trixie", root, &root.kernels()[0]);
+    rig.scratch.put(&lab().image(&rig.kernel), "/usr/local/bin/initramfs");
+    let mut machine = rig.boot("root,load,kexec");
+    end_by(&mut machine, "kexec");
+    let mut before = last_flushed(&machine);
+    machine.expect("VMTEST load found=");
+    assert!(number(machine.said("VMTEST load found=")[0]) >= before);
+    end_by(&mut machine, "reboot");
+    check_root(&machine, "/dev/ublkb");
+    check_flushed(&rig, &machine);
+    for round in 0..reboots() {
+        before = last_flushed(&machine);
+        machine = rig.boot("root,load,reboot");
+        let found = number(&machine.expect("VMTEST load found="));
+        assert!(found >= before, "round {round}: {found} of {before}");
+        end_by(&mut machine, "reboot");
+        check_flushed(&rig, &machine);
+        rig.scratch.check_disk(0);
+    }
+    rig.target.stop();
+}
+
+/// An init that knows nothing of an `@` in argv[0]; nbd.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn sysvinit_spares_the_daemon_at_the_end() {
+    let rig = Rig::new("sysvinit", Root::sysvinit(), &lab().old_kernel);
+    for step in ["poweroff", "reboot"] {
+        let mut machine = rig.boot(&format!("root,load,{step}"));
+        end_by(&mut machine, step);
+        check_root(&machine, "/dev/nbd");
+        check_flushed(&rig, &machine);
+        rig.scratch.check_disk(0);
+    }
+    rig.target.stop();
+}
