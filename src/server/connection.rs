@@ -14,7 +14,7 @@ use super::lobby::Claimant;
 use super::sanitizers::Sanitizers;
 use super::sessions::{Handle, SeenResets, Sessions, Word};
 use crate::proto::LoginStatus;
-use crate::proto::target::{End, Event, SessionName, Target};
+use crate::proto::target::{End, Event, SessionName, Target, Written};
 
 /// How long a session may take to end when its initiator logs in anew.
 const REINSTATEMENT_PATIENCE: Duration = Duration::from_secs(20);
@@ -57,26 +57,36 @@ pub(super) enum Over {
 }
 
 impl Over {
-    /// The log line of an end.
-    pub(super) fn report(&self, initiator: Option<&str>, peer: SocketAddr, logged_in: bool) {
+    /// The log line of an end, with what the session leaves behind if there was one.
+    pub(super) fn report(
+        &self,
+        initiator: Option<&str>,
+        peer: SocketAddr,
+        written: Option<&Written>,
+    ) {
         let who = initiator.unwrap_or("unknown initiator").escape_debug();
+        let logged_in = written.is_some();
+        let left = written.filter(|written| written.writes > 0);
+        let left = left.map(|written| format!("; {written}")).unwrap_or_default();
         match self {
-            Over::Ended(End::LoggedOut) => log::info!("logout of {who} at {peer}"),
+            Over::Ended(End::LoggedOut) => log::info!("logout of {who} at {peer}{left}"),
             Over::Ended(End::ColdReset) => {
                 log::warn!("cold reset by {who} at {peer}: all sessions end");
             }
             Over::Ended(End::Refused(error)) => {
                 log::warn!("login of {who} at {peer} refused: {error}");
             }
-            Over::Ended(End::Failed(error)) => log::warn!("session of {who} at {peer}: {error}"),
-            Over::Closed if logged_in => {
-                log::info!("session of {who} at {peer}: closed by the initiator without logout");
+            Over::Ended(End::Failed(error)) => {
+                log::warn!("session of {who} at {peer}: {error}{left}");
             }
+            Over::Closed if logged_in => log::info!(
+                "session of {who} at {peer}: closed by the initiator without logout{left}"
+            ),
             // Whoever reaches the port can do that a thousand times a second.
             Over::Closed => log::debug!("connection from {peer} closed before its login"),
             Over::Failed(error) if !logged_in => log::debug!("connection from {peer}: {error}"),
-            Over::Failed(error) => log::warn!("session of {who} at {peer}: {error}"),
-            Over::Stopped => log::info!("session of {who} at {peer}: ended by this target"),
+            Over::Failed(error) => log::warn!("session of {who} at {peer}: {error}{left}"),
+            Over::Stopped => log::info!("session of {who} at {peer}: ended by this target{left}"),
             Over::Said => {}
         }
     }
@@ -117,7 +127,8 @@ impl Connection {
             }
         };
         self.say_farewell(&over);
-        over.report(Some(&session.initiator), self.peer, self.logged_in);
+        let written = self.logged_in.then(|| self.target.written());
+        over.report(Some(&session.initiator), self.peer, written);
     }
 
     /// Waits for one thing, takes it in, and brings everything out that follows from it.

@@ -146,7 +146,7 @@ impl Lobby {
                     let Visitor { stream, peer, target, .. } = visitor;
                     claimants.push(Claimant { stream, peer, target, session, discovery });
                 }
-                Err(over) => over.report(None, visitor.peer, false),
+                Err(over) => over.report(None, visitor.peer, None),
             }
         }
         self.visitors = stay;
@@ -160,7 +160,7 @@ impl Lobby {
         let mut visitor = Visitor { stream, peer, target, blocked: false, leaving: None };
         match visitor.turn(PollFlags::empty(), now, &mut self.lines) {
             Ok(_) => self.visitors.push(visitor),
-            Err(over) => over.report(None, peer, false),
+            Err(over) => over.report(None, peer, None),
         }
     }
 }
@@ -207,7 +207,7 @@ impl Visitor {
                 Event::Claim { session, discovery } => return Ok(Some((session, discovery))),
                 Event::Ended(end) => {
                     if lines.take(now) {
-                        Over::Ended(end).report(initiator.as_deref(), self.peer, false);
+                        Over::Ended(end).report(initiator.as_deref(), self.peer, None);
                     }
                     self.leaving = Some(now + FAREWELL_PATIENCE);
                 }

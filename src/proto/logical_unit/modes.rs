@@ -82,6 +82,11 @@ impl LogicalUnit {
         self.modes.descriptor_sense()
     }
 
+    /// What is written stays in a volatile cache until it is flushed.
+    pub fn write_cache(&self) -> bool {
+        self.modes.write_cache()
+    }
+
     /// The unit was reset: what initiators have changed is as it was in the beginning.
     pub(super) fn reset_modes(&self) {
         self.apply_caching(self.caching_page(Values::Default));

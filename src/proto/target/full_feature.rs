@@ -16,6 +16,7 @@ use super::task::{NewTask, Placement, Task, Tasks};
 use super::task_management::Resetting;
 use super::text::{Known, Refusal, Texts};
 use super::window::{Held, Parked, Turn, Window};
+use super::written::Written;
 use super::{COMMAND_WINDOW, Event, SessionName, Tag, TargetConfig};
 use crate::proto::error::Error;
 use crate::proto::logical_unit::{
@@ -53,6 +54,7 @@ pub(super) struct FullFeature {
     pub(super) resetting: VecDeque<Resetting>,
     pub(super) sanitizing: Sanitizing,
     logged_out: bool,
+    pub(super) written: Written,
 }
 
 /// The transfer tag of our own NOP-Ins. Those of R2Ts have a slot in their lower half.
@@ -87,6 +89,7 @@ impl FullFeature {
             resetting: VecDeque::new(),
             sanitizing: Sanitizing::default(),
             logged_out: false,
+            written: Written::default(),
         }
     }
 
@@ -305,7 +308,11 @@ impl FullFeature {
         };
         let (lun, expected_in) = (task.lun, task.expected_in);
         match outcome {
-            Outcome::Good => self.respond(tag, ScsiStatus::Good, None, 0, out),
+            Outcome::Good => {
+                let cached = config.units.get(lun).is_some_and(LogicalUnit::write_cache);
+                self.written.note(lun, &self.tasks.get(tag).cdb, cached);
+                self.respond(tag, ScsiStatus::Good, None, 0, out);
+            }
             Outcome::Data(data) => {
                 let length = data.len().min(expected_in as usize);
                 if length == 0 {

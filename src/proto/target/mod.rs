@@ -30,6 +30,7 @@ mod task;
 mod task_management;
 mod text;
 mod window;
+mod written;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ use self::full_feature::FullFeature;
 use self::login::{Login, Step};
 use self::output::Output;
 use self::task::Placement;
+pub use self::written::Written;
 use super::chap::Challenge;
 use super::error::{Error, LoginStatus};
 use super::params::LOGIN_DATA_SEGMENT_BYTES_MAX;
@@ -139,6 +141,8 @@ pub struct Target {
     /// The last bytes were received past the stream buffer.
     direct: bool,
     events: VecDeque<Event>,
+    /// By the session that has ended.
+    written: Written,
 }
 
 #[derive(Debug)]
@@ -185,6 +189,7 @@ impl Target {
             segment: Vec::new(),
             direct: false,
             events: VecDeque::new(),
+            written: Written::default(),
         }
     }
 
@@ -362,9 +367,15 @@ impl Target {
         if let State::LoggedIn(session) = &mut self.state {
             session.announce_end(&mut self.output);
         }
-        self.state = State::Ended;
-        self.receiving = Receiving::Nothing;
-        self.events.clear();
+        self.forget();
+    }
+
+    /// What the session has written.
+    pub fn written(&self) -> &Written {
+        match &self.state {
+            State::LoggedIn(session) => &session.written,
+            _ => &self.written,
+        }
     }
 
     /// The initiator, as soon as it has said who it is.
@@ -545,9 +556,15 @@ impl Target {
     }
 
     fn end(&mut self, end: End) {
+        self.forget();
+        self.events.push_back(Event::Ended(end));
+    }
+
+    /// Nothing is handled any more.
+    fn forget(&mut self) {
+        self.written = self.written().clone();
         self.state = State::Ended;
         self.receiving = Receiving::Nothing;
         self.events.clear();
-        self.events.push_back(Event::Ended(end));
     }
 }
