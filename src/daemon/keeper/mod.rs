@@ -18,11 +18,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::getpid;
 
 use super::Role;
 use super::control::{Control, NETWORK, Question};
+use crate::boot::omit::Omission;
 use crate::net::link::{self, Doer, Link, Links};
 use crate::net::setting::Setting;
 use crate::proto::dhcp::{self as client, DhcpClient, Event, Lease};
@@ -64,6 +66,11 @@ pub(super) fn run(lines: &mut BufReader<UnixStream>) -> Result<(), String> {
     keeper.put_back(Instant::now());
     keeper.tell_managers();
     keeper.listen();
+    // An init that waits for its end at shutdown would wait in vain.
+    let omission = Omission::new("network", getpid());
+    if let Err(error) = omission.write(None) {
+        debug!("telling sysvinit whom to spare: {error}");
+    }
     // Nobody may be waiting any more.
     let _ = lines.get_mut().write_all(READY.as_bytes());
     let _ = lines.get_mut().shutdown(std::net::Shutdown::Both);
