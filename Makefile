@@ -6,6 +6,8 @@
 #   make test       every test there is, with a line of counts at the end
 #   make soak       the seeded simulation of both sides with new seeds until it is stopped: a line a
 #                   minute; a failure ends it with its seed and the command that repeats it
+#   make soak-reboots
+#                   a Debian 13 in a virtual machine that is restarted 50 times while it writes
 #   make bench      the measurements
 #   make fuzz       every fuzzer for FUZZ_SECONDS (1800) each; wants a nightly toolchain and a C++ compiler
 #   make install    programs, boot hooks, udev rule, man pages (DESTDIR=, PREFIX=)
@@ -59,6 +61,10 @@ test: all
 soak:
 	SIM_SOAK=1 $(CARGO) test --locked --profile soak --test sim -- --nocapture
 
+.PHONY: soak-reboots
+soak-reboots: all
+	LUNBOOT_REBOOTS=50 $(CARGO) test --locked --test vm -- --ignored --nocapture after_reboots
+
 .PHONY: bench
 bench: all
 	tests/bench/run
@@ -87,6 +93,8 @@ install:
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/conf.d/lunboot"
 	install -D -m 755 initramfs-hooks/initramfs-tools/scripts/local-top/lunboot \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/scripts/local-top/lunboot"
+	install -D -m 755 initramfs-hooks/initramfs-tools/scripts/init-bottom/lunboot \
+	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/scripts/init-bottom/lunboot"
 	install -D -m 644 initramfs-hooks/udev/60-lunboot.rules \
 	    "$(DESTDIR)$(UDEV_RULES_DIR)/60-lunboot.rules"
 	@for page in docs/man/*.[1-8]; do \
@@ -100,6 +108,7 @@ uninstall:
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/hooks/lunboot" \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/conf.d/lunboot" \
 	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/scripts/local-top/lunboot" \
+	    "$(DESTDIR)$(INITRAMFS_TOOLS_DIR)/scripts/init-bottom/lunboot" \
 	    "$(DESTDIR)$(UDEV_RULES_DIR)/60-lunboot.rules"
 	@for page in docs/man/*.[1-8]; do \
 	    rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}"; \

@@ -28,7 +28,7 @@ const PROGRAMS: [(&str, &str, &[&str]); 3] = [
     (
         "lunboot",
         env!("CARGO_BIN_EXE_lunboot"),
-        &["attach", "detach", "discover", "replace", "status", "version", "init"],
+        &["attach", "detach", "discover", "exitrd", "replace", "status", "version", "init"],
     ),
     ("lunboot-target", env!("CARGO_BIN_EXE_lunboot-target"), &["serve"]),
     ("lunboot-mkinitramfs", env!("CARGO_BIN_EXE_lunboot-mkinitramfs"), &[]),

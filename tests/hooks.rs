@@ -15,6 +15,7 @@ use tempfile::TempDir;
 const HOOK: &str = "initramfs-hooks/initramfs-tools/hooks/lunboot";
 const CONFIGURATION: &str = "initramfs-hooks/initramfs-tools/conf.d/lunboot";
 const SCRIPT: &str = "initramfs-hooks/initramfs-tools/scripts/local-top/lunboot";
+const LAST_SCRIPT: &str = "initramfs-hooks/initramfs-tools/scripts/init-bottom/lunboot";
 
 /// Functions of initramfs-tools that the hook calls: they write down how they were called.
 const HOOK_FUNCTIONS: &str = r#"
@@ -127,8 +128,8 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn both_answer_for_their_prerequisites() {
-    for script in [HOOK, SCRIPT] {
+fn all_answer_for_their_prerequisites() {
+    for script in [HOOK, SCRIPT, LAST_SCRIPT] {
         let output = Command::new("sh").arg(source(script)).arg("prereqs").output().unwrap();
         assert!(output.status.success(), "{script}: {}", said(&output));
         assert_eq!(output.stdout, b"\n", "{script}");
@@ -140,11 +141,16 @@ fn the_hook_leaves_an_image_alone_that_did_not_ask() {
     let scratch = Scratch::new();
     scratch.program("usr/local/bin/lunboot", "");
     // initramfs-tools copies the boot scripts before it runs the hooks.
-    scratch.file("destination/scripts/local-top/lunboot", "the script");
+    let places = ["destination/scripts/local-top", "destination/scripts/init-bottom"];
+    for place in places {
+        scratch.file(&format!("{place}/lunboot"), "the script");
+    }
     let output = scratch.run(HOOK, &[]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(scratch.text("calls"), "");
-    assert_eq!(fs::read_dir(scratch.path("destination/scripts/local-top")).unwrap().count(), 0);
+    for place in places {
+        assert_eq!(fs::read_dir(scratch.path(place)).unwrap().count(), 0, "{place}");
+    }
 }
 
 #[test]
@@ -278,8 +284,23 @@ fn a_failed_attach_is_reported() {
 }
 
 #[test]
+fn the_last_script_concerns_only_roots_that_we_have_attached() {
+    let scratch = Scratch::new();
+    scratch.program("bin/lunboot", "echo \"lunboot $*\" >>\"$CALLS\"; exit 1");
+    let boot = || scratch.run(LAST_SCRIPT, &[("rootmnt", "/root")]);
+    assert!(boot().status.success());
+    // As an attach leaves it that has failed.
+    scratch.file("run/lunboot/device", "");
+    assert!(boot().status.success());
+    assert_eq!(scratch.text("calls"), "");
+    scratch.file("run/lunboot/device", "/dev/ublkb0\n");
+    assert!(boot().status.success(), "the root is there all the same");
+    assert_eq!(scratch.text("calls"), "lunboot exitrd /root\n");
+}
+
+#[test]
 fn shellcheck_finds_nothing() {
-    let scripts = [HOOK, SCRIPT, CONFIGURATION, "tests/setup/build-tools", ".ci/run"];
+    let scripts = [HOOK, SCRIPT, LAST_SCRIPT, CONFIGURATION, "tests/setup/build-tools", ".ci/run"];
     let mut command = Command::new("shellcheck");
     match command.arg("--shell=sh").args(scripts.map(source)).output() {
         Ok(output) => {

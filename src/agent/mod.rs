@@ -6,6 +6,7 @@
 
 mod attach;
 mod discover;
+mod farewell;
 mod identity;
 mod network;
 mod rescue;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use log::{LevelFilter, error, info, warn};
 
 use crate::boot::cmdline::BootConfig;
+use crate::boot::exitrd::{self, Installed};
 use crate::boot::modules::Modules;
 use crate::boot::mount::{self, NEW_ROOT};
 use crate::boot::survive::THIS_PROGRAM;
@@ -32,6 +34,7 @@ use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use attach::{Attached, attach, load_drivers, portals};
 pub use discover::discover;
+pub use farewell::take_leave;
 pub use identity::{chap, initiator_name, isid};
 pub use network::Network;
 
@@ -245,6 +248,19 @@ fn hand_over() {
         .and_then(|()| fs::write(Path::new(RULES).join("60-lunboot.rules"), rule));
     if let Err(error) = written {
         warn!("{RULES}: {error}: /dev/disk/by-uuid may lack the partitions of this disk");
+    }
+    install_exitrd(Path::new(NEW_ROOT));
+}
+
+/// Makes the end of the system in `root` a clean one down to the logout, where its init has a place
+/// for that. It is no less safe without.
+pub fn install_exitrd(root: &Path) {
+    match exitrd::install(root) {
+        Ok(Installed::Yes | Installed::Useless) => {}
+        Ok(Installed::LeftTo(whom)) => {
+            info!("/run/initramfs is left to {whom}: no logout when the machine goes down");
+        }
+        Err(error) => warn!("/run/initramfs: {error}: no logout when the machine goes down"),
     }
 }
 

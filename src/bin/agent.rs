@@ -17,6 +17,7 @@ use argh::FromArgs;
 use log::LevelFilter;
 use lunboot::agent;
 use lunboot::boot::cmdline::{BlockChoice, BootConfig};
+use lunboot::boot::exitrd;
 use lunboot::boot::kmsg;
 use lunboot::boot::modules::Modules;
 use lunboot::boot::survive::{self, THIS_PROGRAM};
@@ -50,6 +51,7 @@ enum Command {
     Attach(Attach),
     Detach(Detach),
     Discover(Discover),
+    Exitrd(Exitrd),
     Replace(Replace),
     Status(Status),
     Version(Version),
@@ -146,6 +148,15 @@ struct Discover {
     host: String,
 }
 
+/// have a system end with a logout: for boot scripts, before its init begins
+#[derive(FromArgs)]
+#[argh(subcommand, name = "exitrd")]
+struct Exitrd {
+    /// where its root file system is mounted
+    #[argh(positional)]
+    root: PathBuf,
+}
+
 /// replace the daemons of all attached LUNs by those of another version, while they serve
 #[derive(FromArgs)]
 #[argh(subcommand, name = "replace")]
@@ -167,6 +178,10 @@ struct Version {}
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    // systemd starts us with the name of the file that it has found.
+    if std::process::id() == 1 && words.first().is_some_and(|name| name == exitrd::PROGRAM) {
+        agent::take_leave(&words[1..]);
+    }
     // The kernel starts /init with words of its command line; they are meant for the real init.
     if std::process::id() == 1 {
         agent::init(words.get(1..).unwrap_or_default());
@@ -189,6 +204,10 @@ fn main() -> ExitCode {
         Command::Attach(attach) => report(run_attach(&attach)),
         Command::Detach(detach) => report(run_detach(&detach)),
         Command::Discover(discover) => report(run_discover(&discover)),
+        Command::Exitrd(exitrd) => {
+            agent::install_exitrd(&exitrd.root);
+            ExitCode::SUCCESS
+        }
         Command::Replace(replace) => report(run_replace(&replace)),
         Command::Status(_) => report(run_status()),
         Command::Version(_) => print_version(),

@@ -1,6 +1,8 @@
 //! Floor 2: what a machine needs before it has a root: arguments, modules, mounts, survival.
 
 pub mod cmdline;
+#[cfg(feature = "agent")]
+pub mod exitrd;
 pub mod find_root;
 pub mod ip_argument;
 pub mod kmsg;

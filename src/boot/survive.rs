@@ -133,6 +133,20 @@ pub fn fork() -> Result<Forked, Error> {
     }
 }
 
+/// Restarts the machine with a word for its firmware (reboot(2), LINUX_REBOOT_CMD_RESTART2), which
+/// rustix leaves out. It only returns if that failed.
+pub fn restart_with(word: &CStr) -> io::Error {
+    use linux_raw_sys::general::{
+        LINUX_REBOOT_CMD_RESTART2, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
+    };
+    let (first, second) = (LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2);
+    let command = LINUX_REBOOT_CMD_RESTART2;
+    let call = nix::libc::SYS_reboot;
+    // SAFETY: the kernel reads a C string from the pointer, and that is what it is.
+    unsafe { nix::libc::syscall(call, first, second, command, word.as_ptr()) };
+    io::Error::last_os_error()
+}
+
 /// The descriptor that [`spawn_daemon`] left open under this number, as an argument of the daemon
 /// names it. To be called once: there is one owner.
 pub fn inherited(number: i32) -> io::Result<OwnedFd> {

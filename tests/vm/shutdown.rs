@@ -61,6 +61,22 @@ fn number(line: &str) -> u32 {
     digits.into_iter().next().and_then(|digits| digits.parse().ok()).expect("a number")
 }
 
+/// The target has seen the end: everything flushed, and then a logout or none.
+fn check_farewell(rig: &Rig, expected: &str) {
+    // When QEMU has ended, its end of the connection is closed, which the target has yet to notice.
+    let deadline = Instant::now() + PATIENCE;
+    let line = loop {
+        let log = rig.scratch.read("target.log");
+        let last = log.lines().rfind(|line| line.contains("logout") || line.starts_with("login"));
+        match last.filter(|line| line.contains("logout")) {
+            Some(line) => break line.to_owned(),
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            None => panic!("no end of the session in\n{log}"),
+        }
+    };
+    assert!(line.contains(expected) && line.ends_with("writes, all flushed"), "{line}");
+}
+
 fn check_flushed(rig: &Rig, machine: &Machine) {
     let text = rig.scratch.read_from_disk("/var/tmp/flushed");
     let found: u32 = text.lines().last().and_then(|line| line.parse().ok()).expect("numbers");
@@ -93,6 +109,7 @@ fn debian_13_goes_on_after_kexec_and_after_reboots() {
         let found = number(&machine.expect("VMTEST load found="));
         assert!(found >= before, "round {round}: {found} of {before}");
         end_by(&mut machine, "reboot");
+        check_farewell(&rig, "logout of iqn.");
         check_flushed(&rig, &machine);
         rig.scratch.check_disk(0);
     }
@@ -108,6 +125,8 @@ fn sysvinit_spares_the_daemon_at_the_end() {
         let mut machine = rig.boot(&format!("root,load,{step}"));
         end_by(&mut machine, step);
         check_root(&machine, "/dev/nbd");
+        // Nobody is left to do it, but what counts is done.
+        check_farewell(&rig, "closed by the initiator without logout");
         check_flushed(&rig, &machine);
         rig.scratch.check_disk(0);
     }
