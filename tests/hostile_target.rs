@@ -4,6 +4,10 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use common::meddler::{WRONG, meddle, pdu, response};
 use common::{BUFFER_BYTES, Direction, Pair, Settings, pattern};
 use lunboot::proto::disk::{Op, Tag};
@@ -420,5 +424,47 @@ fn a_residual_that_says_that_not_all_was_done() {
             Some(vec![pdu(&DataIn { residual, ..*data_in }.emit(), &bytes[48..])])
         });
         check(Op::Read, attack, &[]);
+    }
+}
+
+/// It lets us log in and look at the disk, and falls over the first write, for ever.
+#[test]
+fn a_target_that_breaks_each_session_at_once_is_asked_with_pauses() {
+    let mut pair = Pair::logged_in(settings());
+    pair.events.clear();
+    let armed = Rc::new(Cell::new(true));
+    let is_armed = armed.clone();
+    meddle(
+        &mut pair,
+        Box::new(move |direction, bytes| {
+            if direction == Direction::Up || !is_armed.get() {
+                return None;
+            }
+            let Response::R2t(r2t) = response(bytes) else { return None };
+            Some(vec![pdu(&R2t { ttt: Ttt::RESERVED, ..r2t }.emit(), &[])])
+        }),
+    );
+    let tries = |pair: &Pair| -> Vec<(u32, u64)> {
+        let of = |event: &Event| match event {
+            Event::Trouble { attempt, retry_after, .. } => Some((*attempt, retry_after.as_secs())),
+            _ => None,
+        };
+        pair.events.iter().filter_map(of).collect()
+    };
+    pair.submit(Tag(1), WRITE, 8, &pattern(2, 8, 8));
+    pair.run_until("failures", |pair| tries(pair).len() == 8);
+    let expected = [(1, 0), (2, 1), (3, 2), (4, 4), (5, 5), (6, 5), (7, 5), (8, 5)];
+    assert_eq!(tries(&pair), expected);
+    armed.set(false);
+    assert_eq!(pair.wait_for(Tag(1)).result, Ok(()));
+    assert!(pair.read(8, 4096) == pattern(2, 8, 8));
+    // A disk that was there for a while is asked for at once, and after a minute it is news.
+    for (calm, expected) in [(2, (9, 0)), (50, (10, 0)), (60, (1, 0))] {
+        pair.events.clear();
+        let until = pair.elapsed() + Duration::from_secs(calm);
+        pair.run_until("time to pass", |pair| pair.elapsed() >= until);
+        pair.cut();
+        pair.run_until("the disk", |pair| pair.session.is_logged_in());
+        assert_eq!(tries(&pair), [expected]);
     }
 }

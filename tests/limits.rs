@@ -282,6 +282,9 @@ fn an_outage_that_is_shorter_is_only_slow_however_often_it_comes() {
         pair.run_until("some time", |pair| pair.now >= lost_at + LIMIT - 8 * SECOND);
         pair.refusing = false;
         assert_eq!(pair.wait_for(Tag(1)).result, Ok(()));
+        // It is there for a while.
+        let back_at = pair.now;
+        pair.run_until("some time", |pair| pair.now >= back_at + SECOND);
     }
     assert_eq!(given_up(&pair), [0; 0]);
 }

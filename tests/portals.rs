@@ -11,7 +11,7 @@ use common::tap::is_login;
 use common::{Direction, Pair, Settings, pattern, portal};
 use lunboot::proto::disk::{Op, Tag};
 use lunboot::proto::session::{Event, Portal};
-use lunboot::wire::pdu::{LoginResponse, Response, Stage};
+use lunboot::wire::pdu::{LoginResponse, Response, ScsiCommand, Stage};
 
 const SECOND: Duration = Duration::from_secs(1);
 const WRITE: Op = Op::Write { fua: false };
@@ -145,6 +145,29 @@ fn a_login_without_an_answer_does_not_hold_up_the_others() {
     log_in(&mut pair);
     assert!(pair.elapsed() <= 10 * SECOND, "{:?}", pair.elapsed());
     assert_eq!(pair.visited, [portal(1), portal(2)]);
+}
+
+#[test]
+fn sessions_that_break_at_once_lead_on_to_the_other_portals() {
+    let mut pair = pair(&[1, 2, 3]);
+    log_in(&mut pair);
+    let reached = pair.reached.clone();
+    let mut writes = false;
+    pair.taps.tamper = Some(Box::new(move |direction, mut pdu, _, _| {
+        if is_login(&pdu) {
+            writes = false;
+        } else if direction == Direction::Up {
+            writes |= pdu[0] & 0x3f == ScsiCommand::OPCODE && pdu[32] == 0x2a;
+        } else if writes && *reached.borrow() != Some(portal(3)) {
+            // An answer that does not exist.
+            pdu[0] = 0x3e;
+        }
+        pdu
+    }));
+    let before = pair.elapsed();
+    pair.write(0, &pattern(1, 0, 8));
+    assert_eq!(pair.elapsed(), before);
+    assert_eq!(pair.visited, [portal(1), portal(2), portal(3)]);
 }
 
 #[test]

@@ -250,7 +250,7 @@ impl Daemon {
     fn wait(&mut self) -> io::Result<Ready> {
         let has_more = self.session.poll_transmit(&mut [&[][..]; 1]) > 0;
         let transport_deadline = self.transport.deadline();
-        let outage_deadline = self.outage.as_ref().map(Outage::next_deadline);
+        let outage_deadline = self.outage.as_ref().and_then(Outage::next_deadline);
         let deadlines = [self.session.next_deadline(), transport_deadline, outage_deadline];
         let deadline = deadlines.into_iter().flatten().min();
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
@@ -335,16 +335,19 @@ impl Daemon {
             }
             Event::LoggedIn(_) => {
                 self.report(&Report::LoggedIn);
-                info!("logged in to {} at {}", self.config.target, self.shown_portal());
+                if self.outage.as_mut().is_none_or(Outage::note_login) {
+                    info!("logged in to {} at {}", self.config.target, self.shown_portal());
+                }
             }
             Event::Ready(disk) => self.make_device(&disk)?,
             Event::Resumed { .. } if self.device.is_none() => self.take_device_over()?,
             Event::Resumed { away, waiting } => {
-                self.outage = None;
-                info!(
-                    "the disk is back after {:.1} s; {waiting} requests were waiting",
-                    away.as_secs_f32()
-                );
+                if self.outage.as_mut().is_none_or(Outage::note_return) {
+                    info!(
+                        "the disk is back after {:.1} s; {waiting} requests were waiting",
+                        away.as_secs_f32()
+                    );
+                }
             }
             Event::Trouble { error, at, attempt, retry_after } => {
                 self.trouble(&error, &at, attempt, retry_after);

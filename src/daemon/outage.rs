@@ -1,6 +1,7 @@
 //! When people are told of a disk that is away: at once, after 10 s, after 1 min, then every
 //! 10 min; and at once when something else is wrong than before. An outage of a night must not
-//! fill the kernel's log, and must not be silent either.
+//! fill the kernel's log, and must not be silent either. A disk that comes back only to be lost
+//! again has one outage: its 1st, 2nd, 4th, 8th … loss and return are told.
 
 use std::time::{Duration, Instant};
 
@@ -21,21 +22,57 @@ pub(super) struct Outage {
     reason: String,
     /// What was told at once.
     told: Vec<String>,
+    logins: u32,
+    returns: u32,
+    /// The disk is there.
+    is_over: bool,
 }
 
 impl Outage {
     pub(super) fn begin(now: Instant) -> Outage {
-        Outage { began: now, lines: 0, reason: String::new(), told: Vec::new() }
+        Outage {
+            began: now,
+            lines: 0,
+            reason: String::new(),
+            told: Vec::new(),
+            logins: 0,
+            returns: 0,
+            is_over: false,
+        }
+    }
+
+    /// A login is through. Whether it is to be told.
+    pub(super) fn note_login(&mut self) -> bool {
+        self.logins += 1;
+        self.logins.is_power_of_two()
+    }
+
+    /// The disk is back. Whether it is to be told.
+    pub(super) fn note_return(&mut self) -> bool {
+        self.is_over = true;
+        self.returns += 1;
+        self.returns.is_power_of_two()
+    }
+
+    /// How often the disk came back.
+    pub(super) fn returns(&self) -> u32 {
+        self.returns
+    }
+
+    /// The disk is there.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// This is wrong now. Whether it is to be told at once.
     pub(super) fn note(&mut self, reason: String) -> bool {
+        let is_lost_again = std::mem::take(&mut self.is_over);
         let is_news = !self.told.contains(&reason) && self.told.len() < REASONS_MAX;
         if is_news {
             self.told.push(reason.clone());
         }
         self.reason = reason;
-        is_news
+        is_news || is_lost_again && (self.returns + 1).is_power_of_two()
     }
 
     /// What is wrong, as it was last seen.
@@ -43,8 +80,12 @@ impl Outage {
         &self.reason
     }
 
-    /// When the next line is due.
-    pub(super) fn next_deadline(&self) -> Instant {
+    /// When the next line is due, if the disk is still away then.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        (!self.is_over).then(|| self.due())
+    }
+
+    fn due(&self) -> Instant {
         let early = TOLD_AFTER.get(self.lines as usize).copied();
         let late = self.lines.saturating_sub(TOLD_AFTER.len() as u32) + 1;
         self.began + early.unwrap_or_else(|| TOLD_EVERY.saturating_mul(late))
@@ -52,11 +93,11 @@ impl Outage {
 
     /// How long the outage has gone on, if that is to be told now.
     pub(super) fn poll_line(&mut self, now: Instant) -> Option<Duration> {
-        if now < self.next_deadline() {
+        if self.is_over || now < self.due() {
             return None;
         }
         // Whoever was stopped for a while says it once.
-        while self.next_deadline() <= now {
+        while self.due() <= now {
             self.lines += 1;
         }
         Some(now - self.began)
@@ -73,7 +114,7 @@ mod tests {
         let mut outage = Outage::begin(began);
         let mut told = Vec::new();
         while told.len() < 5 {
-            let next = outage.next_deadline();
+            let next = outage.next_deadline().unwrap();
             assert_eq!(outage.poll_line(next - Duration::from_millis(1)), None);
             told.extend(outage.poll_line(next).map(|after| after.as_secs()));
         }
@@ -81,7 +122,24 @@ mod tests {
         let late = began + Duration::from_secs(5000);
         assert_eq!(outage.poll_line(late), Some(Duration::from_secs(5000)));
         assert_eq!(outage.poll_line(late), None);
-        assert_eq!(outage.next_deadline(), began + Duration::from_secs(5400));
+        assert_eq!(outage.next_deadline(), Some(began + Duration::from_secs(5400)));
+    }
+
+    #[test]
+    fn a_disk_that_comes_and_goes_is_told_less_and_less_often() {
+        let began = Instant::now();
+        let mut outage = Outage::begin(began);
+        for time in 1..=20_u32 {
+            let is_told = time.is_power_of_two();
+            assert_eq!(outage.note("reset".into()), is_told, "{time}");
+            assert!(!outage.note("reset".into()));
+            assert_eq!((outage.note_login(), outage.note_return()), (is_told, is_told), "{time}");
+        }
+        // While it is there, nobody says that it is away.
+        let hour = began + Duration::from_secs(3600);
+        assert_eq!((outage.next_deadline(), outage.poll_line(hour)), (None, None));
+        outage.note("reset".into());
+        assert_eq!(outage.poll_line(hour), Some(Duration::from_secs(3600)));
     }
 
     #[test]

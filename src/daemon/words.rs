@@ -51,6 +51,8 @@ impl Daemon {
             seconds => format!("disk {whom}: {error}; try {attempt}, again in {seconds} s"),
         };
         if self.device.is_some() {
+            // After a minute in peace it is another one.
+            self.outage.take_if(|outage| attempt == 1 && outage.is_over());
             let outage = self.outage.get_or_insert_with(|| Outage::begin(Instant::now()));
             if outage.note(format!("at {at}: {error}")) {
                 warn!("{text}; I/O {}", self.fate_of_requests());
@@ -64,10 +66,15 @@ impl Daemon {
     pub(super) fn tell_outage(&mut self) {
         let Some(outage) = &mut self.outage else { return };
         let Some(after) = outage.poll_line(Instant::now()) else { return };
-        let (seconds, reason) = (after.as_secs(), outage.reason().to_owned());
+        let seconds = after.as_secs();
+        let reason = outage.reason().to_owned();
+        let since = match outage.returns() {
+            0 => format!("away for {seconds} s"),
+            times => format!("lost {} times in {seconds} s", times + 1),
+        };
         let waiting = self.session.requests();
         warn!(
-            "disk {}: away for {seconds} s: {reason}; I/O {} ({waiting} requests), and the target \
+            "disk {}: {since}: {reason}; I/O {} ({waiting} requests), and the target \
              is tried again and again",
             self.config.target,
             self.fate_of_requests()

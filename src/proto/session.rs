@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use self::limits::GivingUp;
 pub use self::limits::Limits;
-use self::pace::Pace;
 pub use self::pace::Retry;
+use self::pace::{Failures, Pace};
 pub use self::portals::{ATTEMPTS_MAX, Attempt, Portal};
 use self::portals::{CONNECT_TIMEOUT, Portals};
 pub use self::recovery::{Reason, Rung};
@@ -76,7 +76,7 @@ pub enum Event {
         to: Portal,
         /// For good.
         permanent: bool,
-        /// Number of the attempt since the disk was last there, from 1.
+        /// Number of the attempt since the disk was last there for a minute, from 1.
         attempt: u32,
     },
     /// The login is through; the unit is being looked at.
@@ -96,7 +96,7 @@ pub enum Event {
         error: Error,
         /// At which portal.
         at: Portal,
-        /// Number of the failure since the disk was last there, from 1.
+        /// Number of the failure since the disk was last there for a minute, from 1.
         attempt: u32,
         /// How long until the next attempt.
         retry_after: Duration,
@@ -184,8 +184,7 @@ pub struct Session {
     done: VecDeque<Completion>,
     events: VecDeque<Event>,
     disk: Option<Disk>,
-    /// Failures since the disk was last there.
-    attempts: u32,
+    failures: Failures,
     /// When the disk went away.
     away_since: Option<Instant>,
     giving_up: GivingUp,
@@ -214,7 +213,7 @@ impl Session {
             done: VecDeque::with_capacity(slots),
             events: VecDeque::with_capacity(slots + 16),
             disk: None,
-            attempts: 0,
+            failures: Failures::default(),
             away_since: None,
             giving_up: GivingUp::new(&config.limits, now),
             probe_buffer: Some(vec![0; PROBE_BYTES].into()),
@@ -404,22 +403,23 @@ impl Session {
         if !falls_back {
             self.remember(&error);
         }
-        if was_live {
-            self.away_since = Some(now);
-            self.portals.handle_lost();
-        } else if !falls_back && wait.is_zero() && self.portals.has_more() {
+        let at_once = self.failures.handle_end(was_live, self.config.retry, now) || falls_back;
+        if was_live && self.disk.is_some() {
+            self.away_since.get_or_insert(now);
+        }
+        if !at_once && wait.is_zero() && self.portals.has_more() {
             return self.try_others(error, now);
+        } else if was_live {
+            self.portals.handle_lost();
         } else if !falls_back && self.handle_refusal() {
             return;
         }
-        let at_once = falls_back || was_live;
-        // The attempt at once, after the connection had worked, does not count.
-        let failures = self.attempts.saturating_sub(u32::from(self.away_since.is_some()));
-        let pause = self.config.retry.pause(failures, self.disk.is_some());
+        let pause = self.failures.pause(self.config.retry, self.disk.is_some());
         let retry_after = if at_once { wait } else { pause.max(wait) };
-        self.attempts += 1;
+        let attempt = self.failures.next();
+        self.failures.count();
         self.state = State::XptWait { deadline: now + retry_after };
-        let (at, attempt) = (self.portals.current().clone(), self.attempts);
+        let at = self.portals.current().clone();
         self.events.push_back(Event::Trouble { error, at, attempt, retry_after });
     }
 

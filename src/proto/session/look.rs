@@ -63,7 +63,7 @@ impl Session {
         let task = self.tasks.task_mut(slot);
         (task.command, task.not_before) = (command, not_before);
         // A unit that needs longer than it is given gets more the next time.
-        task.timeouts = self.attempts;
+        task.timeouts = self.failures.in_row();
         match not_before {
             None => self.waiting.push_front(slot),
             Some(_) => self.delayed.push(slot),

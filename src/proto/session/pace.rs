@@ -5,7 +5,7 @@
 //! more again after a long row of good answers. BUSY and its like say "not now": each time in a row
 //! the pause doubles.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Good answers in a row after which one more command is tried.
 const GOOD_ANSWERS: u32 = 64;
@@ -16,8 +16,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(4);
 /// Times that a command is sent again at once: several conditions may wait to be told.
 const AT_ONCE: u32 = 4;
 
-/// How soon to connect again after a failure: at once if the connection had worked, then after
-/// `first`, doubling up to `max`, for ever.
+/// The disk must be there for so long before a failure is a new story.
+const CALM: Duration = Duration::from_secs(60);
+
+/// How soon to connect again after a failure: at once if the disk was there, then after `first`,
+/// doubling up to `max`, for ever. A disk that was there for less than `first` was not: there are
+/// targets that take every login and fall over the first command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// First pause.
@@ -40,9 +44,66 @@ impl Default for Retry {
 
 impl Retry {
     /// The pause after so many failures that were each followed by one.
-    pub(super) fn pause(&self, failures: u32, was_there: bool) -> Duration {
+    fn pause(&self, failures: u32, was_there: bool) -> Duration {
         let max = if was_there { self.max_live } else { self.max };
         self.first.saturating_mul(1 << failures.min(16)).min(max)
+    }
+}
+
+/// The failures of connections, logins and sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Failures {
+    /// Since the disk was there for a while.
+    in_row: u32,
+    /// The first of these was the loss of the disk, and cost no pause.
+    of_a_disk: bool,
+    /// Since it was there in calm.
+    number: u32,
+    /// Since when it is there.
+    there_since: Option<Instant>,
+}
+
+impl Failures {
+    /// How many there are since the disk was there for a while.
+    pub(super) fn in_row(&self) -> u32 {
+        self.in_row
+    }
+
+    /// The disk is there.
+    pub(super) fn handle_there(&mut self, now: Instant) {
+        self.there_since = Some(now);
+    }
+
+    /// Something has failed; `was_live` if that was a session with the disk. Whether it is to be
+    /// tried again at once.
+    pub(super) fn handle_end(&mut self, was_live: bool, retry: Retry, now: Instant) -> bool {
+        let was_there = self.there_since.take().map_or(Duration::ZERO, |since| now - since);
+        if was_there >= retry.first {
+            self.in_row = 0;
+        }
+        if was_there >= CALM {
+            self.number = 0;
+        }
+        let is_first = self.in_row == 0;
+        if is_first {
+            self.of_a_disk = was_live;
+        }
+        is_first && was_live
+    }
+
+    /// The pause that follows.
+    pub(super) fn pause(&self, retry: Retry, was_there: bool) -> Duration {
+        retry.pause(self.in_row.saturating_sub(u32::from(self.of_a_disk)), was_there)
+    }
+
+    /// The number of the failure, from 1, if it counts.
+    pub(super) fn next(&self) -> u32 {
+        self.number + 1
+    }
+
+    /// It counts.
+    pub(super) fn count(&mut self) {
+        (self.in_row, self.number) = (self.in_row + 1, self.number + 1);
     }
 }
 
@@ -119,5 +180,26 @@ mod tests {
         assert_eq!(pause(ms(100), 1_000_000), PAUSE_MAX);
         assert_eq!([1, AT_ONCE].map(|again| pause(ms(0), again)), [ms(0); 2]);
         assert!(pause(ms(0), AT_ONCE + 1) > ms(0));
+    }
+
+    #[test]
+    fn what_was_there_for_a_while_is_asked_for_at_once() {
+        let (retry, mut now, mut failures) =
+            (Retry::default(), Instant::now(), Failures::default());
+        let mut lose = |there_for: Duration| {
+            failures.handle_there(now);
+            now += there_for;
+            let at_once = failures.handle_end(true, retry, now);
+            let pause = failures.pause(retry, true);
+            failures.count();
+            (!at_once).then_some(pause.as_secs())
+        };
+        let short = retry.first - Duration::from_millis(1);
+        assert_eq!([short; 6].map(&mut lose), [None, Some(1), Some(2), Some(4), Some(5), Some(5)]);
+        assert_eq!([retry.first, short, short].map(&mut lose), [None, Some(1), Some(2)]);
+        assert_eq!(failures.next(), 10);
+        failures.handle_there(now);
+        failures.handle_end(true, retry, now + CALM);
+        assert_eq!(failures.next(), 1);
     }
 }

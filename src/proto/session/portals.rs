@@ -108,8 +108,8 @@ impl Session {
 
     /// A login has led nowhere, and there are portals that were not tried.
     pub(super) fn try_others(&mut self, error: Error, now: Instant) {
-        let (at, attempt, retry_after) =
-            (self.portals.current().clone(), self.attempts + 1, Duration::ZERO);
+        let (at, attempt) = (self.portals.current().clone(), self.failures.next());
+        let retry_after = Duration::ZERO;
         self.events.push_back(Event::Trouble { error, at, attempt, retry_after });
         self.portals.go_on(now);
         self.state = State::Connecting { deadline: now + CONNECT_TIMEOUT };
@@ -122,7 +122,7 @@ impl Session {
         let from = self.portals.current().clone();
         let next = self.portals.handle_redirected(permanent, address)?;
         self.disconnect();
-        let (to, attempt) = (next.portal.clone(), self.attempts + 1);
+        let (to, attempt) = (next.portal.clone(), self.failures.next());
         self.events.push_back(Event::Redirected { from, to, permanent, attempt });
         self.state = State::Connecting { deadline: now + CONNECT_TIMEOUT };
         self.events.push_back(Event::Connect(next));

@@ -149,7 +149,7 @@ impl Session {
             let slot = slot.expect("slots are kept for the session itself");
             let task = self.tasks.task_mut(slot);
             // As with a probe: who was too slow the last time gets longer.
-            (task.base, task.timeouts) = (copy.start, self.attempts);
+            (task.base, task.timeouts) = (copy.start, self.failures.in_row());
             self.waiting.push_front(slot);
             under_way += 1;
             *next += 1;
@@ -166,7 +166,7 @@ impl Session {
             self.events
                 .push_back(Event::Resumed { away: now - since, waiting: self.waiting.len() });
         }
-        self.attempts = 0;
+        self.failures.handle_there(now);
         self.giving_up.handle_resumed();
         self.portals.handle_found();
         self.state = match self.upkeep.leaves {
