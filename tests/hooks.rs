@@ -245,7 +245,8 @@ fn the_boot_script_attaches_and_leaves_a_given_root_to_initramfs_tools() {
         let output = scratch.boot(cmdline, "LABEL=root");
         assert!(output.status.success(), "{}", said(&output));
         let calls = scratch.text("calls");
-        assert!(calls.contains("lunboot attach --boot\nend 0\nwait_for_udev 10\n"), "{calls}");
+        let order = "lunboot attach --boot\nend 0\nudevadm control --reload\nwait_for_udev 10\n";
+        assert!(calls.contains(order), "{calls}");
         assert_eq!(scratch.text("run/lunboot/device"), "/dev/ublkb0\n");
         assert_eq!(scratch.text("run/udev/rules.d/60-lunboot.rules"), "the rule");
         assert_eq!(scratch.text("conf/param.conf"), "");

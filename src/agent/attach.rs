@@ -12,8 +12,10 @@ use crate::block::Preference;
 use crate::boot::cmdline::BlockChoice;
 use crate::boot::modules::Modules;
 use crate::boot::survive::THIS_PROGRAM;
+use crate::boot::udev_rules::{Designator, DiskNames};
 use crate::daemon::{self, Config, Report, Role};
 use crate::net::tcp;
+use crate::proto::Identity;
 use crate::wire::root_path::{Host, Portal, RootPath};
 
 /// A disk that was attached.
@@ -25,6 +27,8 @@ pub struct Attached {
     pub driver: String,
     /// From the start of the daemon to the login.
     pub login_time: Duration,
+    /// What the target calls it, and where it is.
+    pub names: DiskNames,
 }
 
 /// Loads the drivers that the kernel side needs, as far as they are modules.
@@ -106,6 +110,7 @@ pub fn attach(config: &Config) -> Result<Attached, String> {
     let began = Instant::now();
     let (ours, mut daemon) = daemon::start(Path::new(THIS_PROGRAM), Role::Supervise, config)?;
     let mut login_time = Duration::ZERO;
+    let mut identity = Identity::default();
     let mut lines = BufReader::new(ours);
     loop {
         match Report::read(&mut lines).map_err(|error| format!("hearing the daemon: {error}"))? {
@@ -113,13 +118,15 @@ pub fn attach(config: &Config) -> Result<Attached, String> {
             Some(Report::LoggedIn) => login_time = began.elapsed(),
             Some(Report::Ready { path, driver }) => {
                 info!("{} is {} over {driver}", path.display(), config.target);
-                return Ok(Attached { path, driver, login_time });
+                let names = names(config, &path, identity);
+                return Ok(Attached { path, driver, login_time, names });
             }
             Some(Report::Failed(text)) => {
                 let _ = daemon.wait();
                 return Err(text);
             }
-            Some(Report::Takeover(_) | Report::Done | Report::MakingRoom) => {}
+            Some(Report::Takeover(takeover)) => identity = takeover.disk.identity,
+            Some(Report::Done | Report::MakingRoom) => {}
             None => {
                 let status = daemon.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
                 return Err(format!(
@@ -128,6 +135,21 @@ pub fn attach(config: &Config) -> Result<Attached, String> {
                 ));
             }
         }
+    }
+}
+
+fn names(config: &Config, path: &Path, identity: Identity) -> DiskNames {
+    let value = identity.value;
+    DiskNames {
+        device: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        portal: *config.portals.first().expect("the daemon refuses a configuration without one"),
+        target: config.target.clone(),
+        lun: config.lun,
+        designator: match identity.designator {
+            Some(Identity::NAA) => Some(Designator::Naa(value)),
+            Some(Identity::EUI64) => Some(Designator::Eui64(value)),
+            _ => None,
+        },
     }
 }
 

@@ -27,6 +27,7 @@ use crate::boot::modules::Modules;
 use crate::boot::mount::{self, NEW_ROOT};
 use crate::boot::survive::THIS_PROGRAM;
 use crate::boot::switch_root::{find_init, switch_root};
+use crate::boot::udev_rules::{self, DiskNames};
 use crate::boot::uevent::Uevents;
 use crate::boot::{find_root, kmsg};
 use crate::daemon::{self, keeper};
@@ -83,7 +84,7 @@ pub fn init(arguments: &[OsString]) -> ! {
     let path = &way.attached.path;
     endlessly(&config, || mount_root(&config, path, &mut modules, &mut uevents));
     report_times(&way, attached_at.elapsed(), began.elapsed());
-    hand_over();
+    hand_over(&way.attached.names);
     endlessly(&config, || -> Result<(), String> {
         find_init(Path::new(NEW_ROOT), config.init.as_deref()).map_err(|e| e.to_string())?;
         Err(switch_root(Path::new(NEW_ROOT), config.init.as_deref(), arguments).to_string())
@@ -107,6 +108,7 @@ pub fn attach_at_boot() -> Result<Option<Attached>, String> {
     let began = Instant::now();
     let way = find_disk_in_time(&config, &mut modules, &mut uevents)?;
     report_times(&way, Duration::ZERO, began.elapsed());
+    hand_over(&way.attached.names);
     Ok(Some(way.attached))
 }
 
@@ -239,15 +241,11 @@ fn until<T>(
     }
 }
 
-/// Leaves behind what the system needs to know, under /run only, which goes along.
-fn hand_over() {
-    // systemd before 253 makes no links to ublk disks, and mounts by UUID would wait for ever.
+/// Leaves behind what the udev of the system needs to know, under /run only, which goes along.
+fn hand_over(disk: &DiskNames) {
     const RULES: &str = "/run/udev/rules.d";
-    let rule = include_str!("../../initramfs-hooks/udev/60-lunboot.rules");
-    let written = fs::create_dir_all(RULES)
-        .and_then(|()| fs::write(Path::new(RULES).join("60-lunboot.rules"), rule));
-    if let Err(error) = written {
-        warn!("{RULES}: {error}: /dev/disk/by-uuid may lack the partitions of this disk");
+    if let Err(error) = udev_rules::write(Path::new(RULES), disk) {
+        warn!("{RULES}: {error}: links to this disk may be missing in /dev/disk");
     }
     install_exitrd(Path::new(NEW_ROOT));
 }

@@ -16,4 +16,5 @@ pub mod probe;
 #[cfg(feature = "agent")]
 pub mod survive;
 pub mod switch_root;
+pub mod udev_rules;
 pub mod uevent;

@@ -19,7 +19,7 @@ pub enum Report {
     Trouble(String),
     /// The login is through.
     LoggedIn,
-    /// For the supervisor: what the next server must know.
+    /// What the next server must know, and the agent of the disk.
     Takeover(Takeover),
     /// The device is live.
     Ready {

@@ -218,6 +218,7 @@ impl Supervisor {
     fn handle(&mut self, report: Report) {
         match report {
             Report::Takeover(takeover) => {
+                self.tell_agent(&Report::Takeover(takeover.clone()));
                 self.config.takeover = Some(takeover);
                 self.omit(self.child);
             }

@@ -70,6 +70,13 @@ pub struct Identity {
     pub value: Box<[u8]>,
 }
 
+impl Identity {
+    /// `designator` of an NAA name.
+    pub const NAA: u8 = 5;
+    /// `designator` of an EUI-64.
+    pub const EUI64: u8 = 4;
+}
+
 /// The probe while it runs.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -421,8 +428,8 @@ fn after_page(page: u8) -> Step {
 /// How well a designator tells disks apart, with the number that stands for its type.
 fn rank(kind: DesignatorKind) -> u8 {
     match kind {
-        DesignatorKind::Naa => 5,
-        DesignatorKind::Eui64 => 4,
+        DesignatorKind::Naa => Identity::NAA,
+        DesignatorKind::Eui64 => Identity::EUI64,
         DesignatorKind::ScsiName => 3,
         DesignatorKind::T10VendorId => 2,
         _ => 1,

@@ -39,6 +39,28 @@ fn check_root(machine: &Machine, device: &str) {
     assert!(line.contains("root "), "no time line on the console, but {line:?}");
 }
 
+/// The booted system has every link to the partitioned disk and to its partition.
+fn check_links(machine: &Machine, port: u16) {
+    let has = |kind: &str, link: &str| {
+        let links = machine.fact("links", kind);
+        assert!(links.split(' ').any(|name| name == link), "{link} is not in {kind}: {links}");
+    };
+    has("by-uuid", ROOT_UUID);
+    has("by-label", "lunboot-root");
+    has("by-partuuid", ROOT_PARTUUID);
+    let path = format!("ip-{}:{port}-iscsi-{TARGET_NAME}-lun-0", Network::HOST);
+    has("by-path", &path);
+    has("by-path", &format!("{path}-part1"));
+    let ids = machine.fact("links", "by-id");
+    let wwn = ids.split(' ').find(|name| name.starts_with("wwn-0x")).expect(ids).to_owned();
+    let wwn = wwn.trim_end_matches("-part1").to_owned();
+    let scsi = wwn.replace("wwn-0x", "scsi-3");
+    for name in [&wwn, &scsi] {
+        has("by-id", name);
+        has("by-id", &format!("{name}-part1"));
+    }
+}
+
 #[test]
 #[ignore = "boots a virtual machine"]
 fn our_image_boots_debians_6_1_kernel_through_nbd() {
@@ -233,12 +255,13 @@ fn the_dhcp_root_path_names_the_target() {
     network.serve_dhcp(&scratch, &configuration);
     let mut target = Target::new(&scratch, Some(&network), scratch.partitioned_disk());
     target.start(TARGET_NAME);
-    let words = format!("ip=dhcp root=PARTUUID={ROOT_PARTUUID} rw vmtest=root");
+    let words = format!("ip=dhcp root=PARTUUID={ROOT_PARTUUID} rw vmtest=root,links");
     let kernel = &lab().new_kernel;
     let image = lab().image(kernel);
     let machine = Machine::boot(&scratch, Some(&network), kernel, &image, &words);
     let (machine, _) = machine.finish();
     check_root(&machine, "/dev/ublkb0p1");
+    check_links(&machine, 3260);
     assert!(machine.fact("root", "address").contains("192.0.2."));
     // Sent when the link was up: the first one did it, and nothing waited for a timer. (The kernel
     // may say later that the link was not quite ready; then it is sent once more.)
@@ -259,7 +282,7 @@ fn a_machine_with_a_static_address_waits_for_its_target() {
     let path = root_path(Network::HOST, target.port, TARGET_NAME);
     let words = format!(
         "lunboot={path} ip=192.0.2.20::192.0.2.1:255.255.255.0:diskless::off \
-         root=UUID={ROOT_UUID} rw vmtest=root"
+         root=UUID={ROOT_UUID} rw vmtest=root,links"
     );
     let kernel = &lab().old_kernel;
     let image = lab().image(kernel);
@@ -268,6 +291,7 @@ fn a_machine_with_a_static_address_waits_for_its_target() {
     target.start(TARGET_NAME);
     let (machine, _) = machine.finish();
     check_root(&machine, "/dev/nbd0p1");
+    check_links(&machine, target.port);
     assert!(machine.fact("root", "address").contains("192.0.2.20/24"));
     target.stop();
     scratch.check_disk(1 << 20);
