@@ -65,6 +65,22 @@ fn a_unit_of_large_physical_blocks() {
     check("large", &["--physical-block-size", "4096"], &all(SUITES));
 }
 
+/// Suites that write 512 bytes now and then, whatever a block has.
+#[test]
+fn a_unit_of_large_logical_blocks() {
+    const SUITES: &[&str] = &[
+        "GetLBAStatus",
+        "Inquiry",
+        "ProutReserve",
+        "Read16",
+        "ReadCapacity16",
+        "Unmap",
+        "Write16",
+        "iSCSIResiduals",
+    ];
+    check("blocks", &["--block-size", "4096"], &all(SUITES));
+}
+
 /// With a journal, which makes atomic writes possible.
 #[test]
 fn a_unit_with_state() {
@@ -168,6 +184,7 @@ fn check(personality: &str, options: &[&str], tests: &str) {
         "one-path" => 15,
         "large" => 64,
         "read-only" => 80,
+        "blocks" => 48,
         "sanitize" => 22,
         "state" => 15,
         _ => 230,
