@@ -1,23 +1,35 @@
 //! Several ways to one target with the real programs, in a real kernel: the disk goes on over
-//! another path when one is lost, and a target that only pretends to work is found out.
+//! another path when one is lost, names are found without waiting for name servers, and a target
+//! that only pretends to work is found out.
 
 mod common;
 mod kernel;
 mod programs;
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::meddler::pdu;
 use common::tap::pdu_bytes;
-use kernel::{O_DIRECT, inside_with, wait_until, wait_within};
+use kernel::{O_DIRECT, have, inside_with, wait_until, wait_within};
 use lunboot::wire::frame::Digests;
-use lunboot::wire::pdu::{DataIn, NopIn, R2t, ScsiResponse, TaskManagementResponse};
-use programs::{Attached, Load, NAME, Target, no_io_error, open, random_file, run, sparse};
+use lunboot::wire::pdu::{
+    BHS_BYTES, DataIn, LoginResponse, NopIn, R2t, Request, ScsiResponse, StatusSns,
+    TaskManagementResponse,
+};
+use lunboot::wire::serial::Sn;
+use programs::{
+    Attached, Load, NAME, Target, lunboot, no_io_error, open, random_file, run, servers, sparse,
+    static_lunboot,
+};
+use rustix::process::{Signal, kill_process};
 
 fn inside(name: &str, body: impl FnOnce()) {
     inside_with(name, "768M", body);
@@ -128,6 +140,153 @@ fn a_path_that_is_dead_from_the_start_costs_little() {
         // One attempt to connect alone would take five seconds.
         assert!(took < Duration::from_secs(5), "{took:?}");
         assert_eq!(disk.status("portal"), PORTALS[1]);
+        run("cmp", &[disk.text(), file.to_str().unwrap()]);
+        disk.detach();
+        target.stop();
+    });
+}
+
+/// Where every login is sent elsewhere.
+const REDIRECTING: &str = "127.0.0.1:3260";
+
+/// Answers every login there with this address, for this time.
+fn redirect_to(address: &str) {
+    let listener = TcpListener::bind(REDIRECTING).unwrap();
+    let text = format!("TargetAddress={address}\0");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut header = [0; BHS_BYTES];
+            stream.read_exact(&mut header).unwrap();
+            let Ok(Request::Login(login)) = Request::parse(&header) else { panic!("no login") };
+            let mut data = vec![0; login.data_bytes.next_multiple_of(4) as usize];
+            stream.read_exact(&mut data).unwrap();
+            let response = LoginResponse {
+                transit: false,
+                continues: false,
+                stage: login.stage,
+                next_stage: None,
+                version_max: 0,
+                version_active: 0,
+                isid: login.isid,
+                tsih: 0,
+                itt: login.itt,
+                sns: StatusSns { stat_sn: Sn(1), exp_cmd_sn: Sn(1), max_cmd_sn: Sn(1) },
+                status_class: 1,
+                status_detail: 1,
+                data_bytes: text.len() as u32,
+            };
+            stream.write_all(&pdu(&response.emit(), text.as_bytes())).unwrap();
+            // It has closed the connection.
+            let _ = stream.read(&mut [0]);
+        }
+    });
+}
+
+/// A name server over the second cable, which knows one name, and that it is the one to be asked.
+struct NameServer(Child);
+
+const STORAGE: &str = "storage.test:3260";
+
+impl NameServer {
+    fn start() -> NameServer {
+        fs::write("/run/resolv.conf", "nameserver 10.0.2.1\n").unwrap();
+        run("mount", &["--bind", "/run/resolv.conf", "/etc/resolv.conf"]);
+        let words = "netns exec far dnsmasq --keep-in-foreground --conf-file=/dev/null \
+            --no-resolv --no-hosts --listen-address=10.0.2.1 --bind-interfaces --user=root \
+            --pid-file=/run/dnsmasq.pid --local=/test/ --host-record=storage.test,10.0.1.1";
+        let child = Command::new("ip").args(words.split_whitespace()).spawn().unwrap();
+        wait_until("the name server", || Path::new("/run/dnsmasq.pid").exists());
+        NameServer(child)
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The daemon answers at any time, and this is its state in the end.
+fn answers_until(disk: &Attached, what: &str, is_it: impl Fn(&str) -> bool) {
+    wait_until(what, || {
+        let asked = Instant::now();
+        let state = disk.status("state");
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(3), "no word from the daemon for {took:?}");
+        is_it(&state)
+    });
+}
+
+/// Sent to a name that nobody knows, while the name servers are away.
+#[test]
+fn a_name_that_is_not_found_holds_nothing_up() {
+    inside("a_name_that_is_not_found_holds_nothing_up", || {
+        if !have("a_name_that_is_not_found_holds_nothing_up", &["dnsmasq"]) {
+            return;
+        }
+        two_cables();
+        let _name_server = NameServer::start();
+        let file = random_file("disk", 8, 3);
+        let mut target = Target::start_in("far", PORTALS[0], &[file.to_str().unwrap()]);
+        let uri = format!("iscsi://{REDIRECTING}/{NAME}/0");
+        let disk = Attached::from_uri(&uri, &["--portal", "10.0.1.1"]);
+        assert_eq!(disk.status("portal"), PORTALS[0]);
+
+        swallow(2);
+        redirect_to("storage.test");
+        target.kill();
+        target.start_again();
+        answers_until(&disk, "the name", |_| disk.status("portal") == STORAGE);
+        answers_until(&disk, "the other portal", |state| state == "logged in");
+        assert_eq!(disk.status("portal"), PORTALS[0]);
+        run("cmp", &[disk.text(), file.to_str().unwrap()]);
+        disk.detach();
+        target.stop();
+    });
+}
+
+/// Sent to a name by every login, and the name servers are away when the target is: what the name
+/// meant before is good enough, also for a server or a version that was not there then.
+#[test]
+fn a_name_is_known_when_the_name_servers_are_away() {
+    let Some(program) = static_lunboot() else { return };
+    inside("a_name_is_known_when_the_name_servers_are_away", || {
+        if !have("a_name_is_known_when_the_name_servers_are_away", &["dnsmasq"]) {
+            return;
+        }
+        two_cables();
+        let _name_server = NameServer::start();
+        let file = random_file("disk", 8, 3);
+        let mut target = Target::start_in("far", PORTALS[0], &[file.to_str().unwrap()]);
+        redirect_to("storage.test");
+        let uri = format!("iscsi://{REDIRECTING}/{NAME}/0");
+        let disk = Attached::by(&program, &uri, &[]);
+        assert_eq!(disk.status("portal"), STORAGE);
+
+        swallow(2);
+        target.kill();
+        let away = format!("away for 10 s: at {STORAGE}: connect to {}", PORTALS[0]);
+        answers_until(&disk, &away, |_| run("dmesg", &[]).contains(&away));
+        let log = run("dmesg", &[]);
+        let sent = format!("{REDIRECTING} sends us to {STORAGE} for this time");
+        assert_eq!(
+            log.matches(&sent).count(),
+            3,
+            "the first time, and at tries 2 and 4 of five: {log}"
+        );
+        let server = servers()[0];
+        kill_process(server, Signal::KILL).unwrap();
+        wait_until("another server", || servers().iter().any(|next| *next != server));
+        target.start_again();
+        // It has nothing to answer for until it has the device.
+        wait_until("the disk", || lunboot(&["status"]).contains(disk.text()));
+        answers_until(&disk, "the disk", |state| state == "logged in");
+
+        run(program.to_str().unwrap(), &["replace"]);
+        answers_until(&disk, "the disk", |state| state == "logged in");
+        assert_eq!((disk.status("portal"), disk.status("restarts")), (STORAGE.into(), "1".into()));
         run("cmp", &[disk.text(), file.to_str().unwrap()]);
         disk.detach();
         target.stop();
@@ -251,7 +410,7 @@ fn a_target_that_only_answers_pings_is_helped_and_then_left() {
         }
         assert_eq!(disk.status("recoveries"), "2");
         let read = reading.join().unwrap().unwrap();
-        assert!(read == std::fs::read(&file).unwrap()[4 << 20..][..4096]);
+        assert!(read == fs::read(&file).unwrap()[4 << 20..][..4096]);
         wait_until("the disk", || disk.status("state") == "logged in");
         no_io_error();
         disk.detach();

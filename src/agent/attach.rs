@@ -126,7 +126,7 @@ pub fn attach(config: &Config) -> Result<Attached, String> {
                 return Err(text);
             }
             Some(Report::Takeover(takeover)) => identity = takeover.disk.identity,
-            Some(Report::Done | Report::MakingRoom) => {}
+            Some(Report::Name(_) | Report::Done | Report::MakingRoom) => {}
             None => {
                 let status = daemon.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
                 return Err(format!(

@@ -164,6 +164,7 @@ fn find_disk(
         chap: identity::chap_of_image()?,
         takeover: None,
         restarts: 0,
+        names: daemon::Names::default(),
     })?;
     keep(config, &network);
     Ok(Way { network, attached })

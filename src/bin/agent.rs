@@ -271,6 +271,7 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
         chap: chap(attach.secrets.as_deref())?,
         takeover: None,
         restarts: 0,
+        names: daemon::Names::default(),
     })?;
     println!("{}", attached.path.display());
     Ok(())

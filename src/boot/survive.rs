@@ -13,6 +13,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -206,7 +207,7 @@ pub fn lock_memory() -> Result<(), Error> {
 }
 
 /// Moves the process into a mount namespace of its own, whose root is a small tmpfs with /dev,
-/// /proc, /sys and /run in it and nothing else.
+/// /proc, /sys and /run in it, what the resolver reads, and nothing else.
 ///
 /// Mounts that init makes later, the root file system above all, never appear in it, so the daemon
 /// can neither hold nor unmount the disk that it serves. Its mount points lie in its own tmpfs:
@@ -220,7 +221,7 @@ pub fn isolate() -> Result<(), Error> {
     // /sys is there in every system, and its own content is mounted afresh below.
     const BASE: &str = "/sys";
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = Some(c"size=64k,mode=755");
+    let options = Some(c"size=256k,mode=755");
     doing(
         "mounting the daemon's root",
         rustix::mount::mount("lunboot", BASE, "tmpfs", flags, options),
@@ -228,6 +229,8 @@ pub fn isolate() -> Result<(), Error> {
     for name in ["dev", "proc", "sys", "run"] {
         doing("making the daemon's directories", fs::create_dir(format!("{BASE}/{name}")))?;
     }
+    // Without it there is a daemon all the same.
+    let _ = bring_resolver_files(&format!("{BASE}/etc"));
     doing("mounting /dev for the daemon", rustix::mount::mount_bind("/dev", "/sys/dev"))?;
     doing("mounting /run for the daemon", rustix::mount::mount_bind("/run", "/sys/run"))?;
     doing(
@@ -239,6 +242,24 @@ pub fn isolate() -> Result<(), Error> {
         rustix::mount::mount("sysfs", "/sys/sys", "sysfs", flags, None),
     )?;
     doing("entering the daemon's root", enter(BASE))
+}
+
+/// A target may send us to a name. A file in /run is there for the daemon as well, and what becomes
+/// of it is seen; others are copied as they are now. A list of hosts may be of any length: what is
+/// too long for this root is left out, and whoever needs it hears that there is no such name.
+fn bring_resolver_files(directory: &str) -> io::Result<()> {
+    const BYTES_MAX: u64 = 64 * 1024;
+    fs::create_dir(directory)?;
+    for name in ["resolv.conf", "hosts"] {
+        let Ok(path) = fs::canonicalize(format!("/etc/{name}")) else { continue };
+        let ours = format!("{directory}/{name}");
+        if path.starts_with("/run") {
+            symlink(&path, ours)?;
+        } else if fs::metadata(&path).is_ok_and(|file| file.len() <= BYTES_MAX) {
+            fs::copy(&path, ours)?;
+        }
+    }
+    Ok(())
 }
 
 fn unshare_mounts() -> rustix::io::Result<()> {

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use zeroize::Zeroizing;
 
+use super::names::{Known, Names};
 use super::takeover::Takeover;
 use crate::block::Preference;
 use crate::proto::chap::{Chap, Credentials, Secret};
@@ -49,6 +50,8 @@ pub struct Config {
     pub takeover: Option<Takeover>,
     /// Servers that have died.
     pub restarts: u32,
+    /// Where names have led that the target has sent us to.
+    pub names: Names,
 }
 
 /// Reads the configuration that comes first on a stream.
@@ -119,6 +122,9 @@ impl Config {
             line("takeover", takeover);
         }
         line("restarts", &self.restarts);
+        for known in self.names.iter() {
+            line("name", known);
+        }
         text.push_str("end\n");
         text
     }
@@ -140,6 +146,7 @@ impl Config {
             chap: None,
             takeover: None,
             restarts: 0,
+            names: Names::default(),
         }
     }
 
@@ -193,6 +200,7 @@ impl Config {
                     .map(|takeover| config.takeover = Some(takeover))
                     .is_some(),
                 "restarts" => value.parse().map(|count| config.restarts = count).is_ok(),
+                "name" => Known::parse(value).map(|known| config.names.learn(known)).is_some(),
                 "end" => set(&mut is_whole, true),
                 _ => false,
             };
@@ -222,6 +230,10 @@ mod tests {
     use super::*;
 
     fn config() -> Config {
+        let mut names = Names::default();
+        for name in ["a.example:3260 192.0.2.1:3260 [2001:db8::1]:3260", "b:1 192.0.2.2:1"] {
+            names.learn(Known::parse(name).unwrap());
+        }
         Config {
             portals: vec!["192.0.2.1:3260".parse().unwrap(), "[2001:db8::1]:99".parse().unwrap()],
             link_index: NonZeroU32::new(2),
@@ -245,6 +257,7 @@ mod tests {
             }),
             takeover: None,
             restarts: 3,
+            names,
         }
     }
 

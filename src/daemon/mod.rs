@@ -1,5 +1,6 @@
 //! The storage daemon: a server, one thread with one `poll(2)` between the TCP socket and the block
-//! device, and its [supervisor]; beside them the [keeper] of the network.
+//! device, and its [supervisor]; beside them the [keeper] of the network. Names are
+//! looked up by another thread ([`crate::net::resolver`]), as that may take its time.
 //!
 //! A turn of its loop: wait, take in what is there, then drain every output until nothing moves any
 //! more (`settle`), so that all answers of a turn leave with one system call on each side.
@@ -12,6 +13,7 @@
 mod config;
 mod control;
 pub mod keeper;
+mod names;
 mod outage;
 mod replace;
 mod report;
@@ -40,6 +42,7 @@ use crate::wire::time_limit::{TimeLimit, TimeLimits};
 pub use config::Config;
 use control::{Control, Question};
 pub use control::{NETWORK, ask, ask_when_there, devices};
+pub use names::Names;
 use outage::Outage;
 pub use report::Report;
 use report::Reporter;
@@ -55,7 +58,7 @@ const SLICES: usize = 64;
 const READS_PER_TURN: usize = 16;
 
 /// Most descriptors of one wait: transports, device, two supervisors, and those of [`Control`].
-const FDS_MAX: usize = transport::SOCKETS_MAX + 3 + control::FDS_MAX;
+const FDS_MAX: usize = transport::FDS_MAX + 3 + control::FDS_MAX;
 
 /// Memory for copies of unflushed writes: at half of it a flush is sent, so that a gigabit line is
 /// busy for 70 ms with what fits before the flush, and as long again while it runs.
@@ -289,8 +292,9 @@ impl Daemon {
         })
     }
 
-    /// The socket has something for us, or an attempt to connect was decided.
+    /// The socket or the resolver has something for us, or an attempt to connect was decided.
     fn advance_transport(&mut self) {
+        self.take_answers();
         if self.transport.stream.is_some() {
             self.receive();
         } else {
@@ -328,7 +332,7 @@ impl Daemon {
             Event::Disconnect => self.transport.close(),
             Event::Redirected { from, to, permanent, attempt } => {
                 let how = if permanent { "for good" } else { "for this time" };
-                // As with failures: 1st, 2nd, 4th, 8th …
+                // Each try of an outage brings another one: 1st, 2nd, 4th, 8th …
                 if attempt.is_power_of_two() {
                     info!("{}: {from} sends us to {to} {how}", self.config.target);
                 }

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use super::config::TEXT_BYTES_MAX;
+use super::names::Known;
 use super::takeover::Takeover;
 
 /// A line.
@@ -21,6 +22,8 @@ pub enum Report {
     LoggedIn,
     /// What the next server must know, and the agent of the disk.
     Takeover(Takeover),
+    /// For the supervisor: where a name has led that the target has sent us to.
+    Name(Known),
     /// The device is live.
     Ready {
         /// Where it is.
@@ -47,6 +50,7 @@ impl Report {
             "trouble" => Some(Report::Trouble(text.to_owned())),
             "logged-in" => Some(Report::LoggedIn),
             "takeover" => Takeover::parse(text).map(Report::Takeover),
+            "name" => Known::parse(text).map(Report::Name),
             "ready" => text.split_once(' ').map(|(driver, path)| Report::Ready {
                 path: path.into(),
                 driver: driver.to_owned(),
@@ -69,6 +73,7 @@ impl fmt::Display for Report {
             Report::Takeover(takeover) => {
                 writeln!(f, "takeover {}", takeover.to_string().replace('\n', " "))
             }
+            Report::Name(known) => writeln!(f, "name {known}"),
             Report::Ready { path, driver } => writeln!(f, "ready {driver} {}", path.display()),
             Report::Failed(text) => writeln!(f, "failed {}", text.replace('\n', "; ")),
             Report::Done => writeln!(f, "done"),
@@ -117,7 +122,8 @@ mod tests {
         let mut reporter = Reporter::new(theirs);
         let ready = Report::Ready { path: "/dev/ublkb0".into(), driver: "ublk".into() };
         let failed = Report::Failed("no driver".into());
-        let sent = [Report::LoggedIn, ready, failed, Report::MakingRoom, Report::Done];
+        let name = Report::Name(Known::parse("storage.example:1 192.0.2.1:1").unwrap());
+        let sent = [Report::LoggedIn, name, ready, failed, Report::MakingRoom, Report::Done];
         reporter.tell(&Report::Trouble("no answer;\ntrying again".into()));
         sent.iter().for_each(|report| reporter.tell(report));
         reporter.stream.write_all(b"done, but cut").unwrap();

@@ -222,6 +222,7 @@ impl Supervisor {
                 self.config.takeover = Some(takeover);
                 self.omit(self.child);
             }
+            Report::Name(known) => drop(self.config.names.learn(known)),
             Report::Done => self.done = true,
             Report::MakingRoom => self.makes_room = true,
             Report::Ready { .. } => {
