@@ -281,7 +281,7 @@ mod tests {
         let outcomes: Vec<_> = (0..3).map(|_| attempt(peer, Origin::default(), patience)).collect();
         let error = outcomes.into_iter().find_map(Result::err).expect("the queue is full");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        assert!(error.to_string().contains("no answer in 0.3 s"), "{error}");
+        assert!(error.to_string().contains("no answer in "), "{error}");
     }
 
     #[test]
