@@ -31,6 +31,7 @@ use crate::boot::udev_rules::{self, DiskNames};
 use crate::boot::uevent::Uevents;
 use crate::boot::{find_root, kmsg};
 use crate::daemon::{self, keeper};
+use crate::wire::seconds::Hundredths;
 use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use attach::{Attached, attach, load_drivers, portals};
@@ -271,12 +272,12 @@ fn report_rejected(config: &BootConfig) {
 
 fn report_times(way: &Way, root: Duration, all: Duration) {
     info!(
-        "link {:.2} s, dhcp {:.2} s, login {:.2} s, root {:.2} s; {:.2} s in all",
-        way.network.link_time.as_secs_f32(),
-        way.network.dhcp_time.as_secs_f32(),
-        way.attached.login_time.as_secs_f32(),
-        root.as_secs_f32(),
-        all.as_secs_f32()
+        "link {} s, dhcp {} s, login {} s, root {} s; {} s in all",
+        Hundredths(way.network.link_time),
+        Hundredths(way.network.dhcp_time),
+        Hundredths(way.attached.login_time),
+        Hundredths(root),
+        Hundredths(all)
     );
 }
 

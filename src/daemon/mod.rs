@@ -37,6 +37,7 @@ use crate::proto::params::Offer;
 use crate::proto::session::{Event, Limits, Portal, Retry, Session, SessionConfig};
 use crate::proto::{Disk, Patience};
 use crate::secrets;
+use crate::wire::seconds::Tenths;
 use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use config::Config;
@@ -348,8 +349,8 @@ impl Daemon {
             Event::Resumed { away, waiting } => {
                 if self.outage.as_mut().is_none_or(Outage::note_return) {
                     info!(
-                        "the disk is back after {:.1} s; {waiting} requests were waiting",
-                        away.as_secs_f32()
+                        "the disk is back after {} s; {waiting} requests were waiting",
+                        Tenths(away)
                     );
                 }
             }

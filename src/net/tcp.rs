@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use crate::wire::seconds::Tenths;
+
 /// Where a connection comes from, if that is not for the routing table to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
@@ -97,7 +99,7 @@ impl Connecting {
         match self.socket.peer_addr() {
             Ok(_) => Ok(Ok(self.socket.into())),
             Err(_) if now >= self.deadline => {
-                let text = format!("no answer in {:.1} s", (now - self.began).as_secs_f32());
+                let text = format!("no answer in {} s", Tenths(now - self.began));
                 Ok(Err(failed(io::Error::new(ErrorKind::TimedOut, text))))
             }
             Err(_) => Err(self),

@@ -18,6 +18,7 @@ pub mod pdu;
 pub mod root_path;
 pub mod rtnetlink;
 pub mod scsi;
+pub mod seconds;
 pub mod serial;
 pub mod target_address;
 pub mod text;
