@@ -213,7 +213,7 @@ fn log_lines_that_are_explained_are_logged() {
     let line = blocks(&readme, "text").find(|block| block.contains("lunboot: link"));
     let line = line.expect("a time line").replace("lunboot: ", "");
     let words = line.split_whitespace().map(|word| match word.parse::<f32>() {
-        Ok(_) => "{:.2}",
+        Ok(_) => "{}",
         Err(_) => word,
     });
     let format = words.collect::<Vec<_>>().join(" ");
