@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use log::{LevelFilter, error, info, warn};
 
-use crate::boot::exitrd::{self, Ending};
-use crate::boot::kmsg;
+use crate::boot::ending::Ending;
+use crate::boot::{exitrd, kmsg};
 use crate::daemon;
 
 /// Longest time for all of it. By now systemd has waited for the disk as long as it does, and what
@@ -51,6 +51,10 @@ fn close() -> Result<(), String> {
     // A disk that is mounted is kept: its daemon would wait for ever.
     exitrd::unmount_old_root()?;
     for device in devices() {
+        let state = state(&device);
+        if state.as_ref().is_some_and(|state| !state.starts_with("logged in")) {
+            return Err(format!("not logged out: {device} is {}", state.unwrap_or_default()));
+        }
         match daemon::ask(&device, "detach", Some(PATIENCE)) {
             Ok(answer) if answer == "done\n" => {}
             Ok(_) => return Err(format!("{device}: the daemon ended without a word")),
@@ -66,13 +70,13 @@ fn devices() -> Vec<String> {
 
 /// What the daemons say of their targets, to be put behind a sentence.
 fn why() -> String {
-    let mut text = String::new();
-    for device in devices() {
-        let status = daemon::ask(&device, "status", Some(SILENCE)).unwrap_or_default();
-        let value = |key| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-        if let (Some(state), Some(portal)) = (value("state "), value("portal ")) {
-            text += &format!("; {device} is {state} at {portal}");
-        }
-    }
-    text
+    let states = devices().into_iter().filter_map(|device| Some((state(&device)?, device)));
+    states.map(|(state, device)| format!("; {device} is {state}")).collect()
+}
+
+/// What a device's daemon does, and at which portal.
+fn state(device: &str) -> Option<String> {
+    let status = daemon::ask(device, "status", Some(SILENCE)).ok()?;
+    let value = |key| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    Some(format!("{} at {}", value("state ")?, value("portal ")?))
 }

@@ -9,18 +9,15 @@
 //! The directory belongs to whoever comes first. dracut and others fill it when the machine goes
 //! down; where they are installed, nothing is put there.
 
-use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use log::warn;
 use rustix::fs::StatVfsMountFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::system::RebootCommand;
 
-use super::survive::{THIS_PROGRAM, restart_with};
+use super::survive::THIS_PROGRAM;
 
 /// Where it lies while the system runs; `/` when it ends.
 const DIRECTORY: &str = "/run/initramfs";
@@ -92,54 +89,6 @@ fn allow_execution(directory: &Path) -> io::Result<()> {
     rustix::mount::mount_bind(directory, directory)?;
     let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
     Ok(rustix::mount::mount_remount(directory, flags, c"")?)
-}
-
-/// How a machine ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Without power.
-    PowerOff,
-    /// From the start.
-    Restart,
-    /// It stands still.
-    Halt,
-    /// With the kernel that was loaded.
-    Kexec,
-}
-
-impl Ending {
-    /// The word of systemd-shutdown; power off, if it is one that came later.
-    pub fn named(word: Option<&OsStr>) -> Ending {
-        match word.and_then(OsStr::to_str) {
-            Some("reboot") => Ending::Restart,
-            Some("halt") => Ending::Halt,
-            Some("kexec") => Ending::Kexec,
-            _ => Ending::PowerOff,
-        }
-    }
-
-    /// Ends the machine; what is not written by now is lost.
-    pub fn come(self) -> ! {
-        let command = match self {
-            Ending::PowerOff => RebootCommand::PowerOff,
-            Ending::Restart => RebootCommand::Restart,
-            Ending::Halt => RebootCommand::Halt,
-            Ending::Kexec => RebootCommand::Kexec,
-        };
-        if self == Ending::Restart {
-            // What firmware is told, such as which system to start next.
-            let word = fs::read_to_string("/run/systemd/reboot-param").unwrap_or_default();
-            if let Some(word) = CString::new(word.trim()).ok().filter(|word| !word.is_empty()) {
-                warn!("restarting with {word:?}: {}", restart_with(&word));
-            }
-        }
-        if let Err(error) = rustix::system::reboot(command) {
-            warn!("{self:?}: {error}: restarting");
-        }
-        let _ = rustix::system::reboot(RebootCommand::Restart);
-        // The kernel panics when process 1 ends, and then does what panic= says.
-        std::process::exit(1)
-    }
 }
 
 /// Unmounts the root file system that was left, with everything in it. The error names what is
@@ -230,15 +179,6 @@ mod tests {
         fs::write(&program, "another").unwrap();
         assert_eq!(install(&ours), Installed::LeftTo("what is there"));
         assert_eq!(fs::read(&program).unwrap(), b"another");
-    }
-
-    #[test]
-    fn systemds_words_are_known() {
-        let named = |word: &str| Ending::named(Some(OsStr::new(word)));
-        let words = ["poweroff", "reboot", "halt", "kexec", "exit"].map(named);
-        use Ending::{Halt, Kexec, PowerOff, Restart};
-        assert_eq!(words, [PowerOff, Restart, Halt, Kexec, PowerOff]);
-        assert_eq!(Ending::named(None), PowerOff);
     }
 
     #[test]

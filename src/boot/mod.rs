@@ -2,6 +2,8 @@
 
 pub mod cmdline;
 #[cfg(feature = "agent")]
+pub mod ending;
+#[cfg(feature = "agent")]
 pub mod exitrd;
 pub mod find_root;
 pub mod ip_argument;

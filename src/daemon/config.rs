@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -14,6 +15,7 @@ use super::names::{Known, Names};
 use super::takeover::Takeover;
 use crate::block::Preference;
 use crate::proto::chap::{Chap, Credentials, Secret};
+use crate::proto::session::Limits;
 use crate::wire::digest_choice::{DigestChoice, DigestChoices};
 use crate::wire::pdu::Isid;
 use crate::wire::time_limit::{TimeLimit, TimeLimits, parse_seconds};
@@ -127,6 +129,13 @@ impl Config {
         }
         text.push_str("end\n");
         text
+    }
+
+    /// When the session stops waiting.
+    pub(super) fn session_limits(&self) -> Limits {
+        let limit = |limit: TimeLimit| limit.seconds().map(|s| Duration::from_secs(s.into()));
+        let TimeLimits { attach, io, .. } = self.limits;
+        Limits { attach: limit(attach), refusals: self.refusals, io: limit(io) }
     }
 
     /// Nothing was said yet.

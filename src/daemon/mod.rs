@@ -12,6 +12,7 @@
 
 mod config;
 mod control;
+mod ending;
 pub mod keeper;
 mod names;
 mod outage;
@@ -34,15 +35,15 @@ use crate::block::{self, BlockDevice};
 use crate::boot::survive;
 use crate::proto::login::LoginConfig;
 use crate::proto::params::Offer;
-use crate::proto::session::{Event, Limits, Portal, Retry, Session, SessionConfig};
+use crate::proto::session::{Event, Portal, Retry, Session, SessionConfig};
 use crate::proto::{Disk, Patience};
 use crate::secrets;
 use crate::wire::seconds::Tenths;
-use crate::wire::time_limit::{TimeLimit, TimeLimits};
 
 pub use config::Config;
 use control::{Control, Question};
 pub use control::{NETWORK, ask, ask_when_there, devices};
+use ending::Farewell;
 pub use names::Names;
 use outage::Outage;
 pub use report::Report;
@@ -83,6 +84,8 @@ struct Daemon {
     stopping: Stopping,
     /// Who asked to detach and waits for the end.
     detaching: Vec<UnixStream>,
+    /// What to do if the machine goes down without the disk.
+    farewell: Farewell,
     began: Instant,
     /// Requests that had to be helped along.
     recoveries: u64,
@@ -129,7 +132,7 @@ impl Daemon {
             lun: config.lun,
             patience: patience(&config),
             retry: Retry::default(),
-            limits: limits(&config),
+            limits: config.session_limits(),
             requests_max: usize::from(block::QUEUE_DEPTH),
             transfer_bytes_max: block::REQUEST_BYTES_MAX,
             unflushed_bytes_max: UNFLUSHED_BYTES_MAX,
@@ -151,6 +154,7 @@ impl Daemon {
             replacing: None,
             stopping: Stopping::No,
             detaching: Vec::new(),
+            farewell: Farewell::default(),
             began: now,
             recoveries: 0,
             outage: None,
@@ -160,6 +164,7 @@ impl Daemon {
     fn serve(&mut self) -> Result<(), String> {
         loop {
             self.session.handle_timeout(Instant::now());
+            self.look_for_the_end(Instant::now());
             self.settle()?;
             self.tell_outage();
             if self.stopping == Stopping::Done {
@@ -255,8 +260,9 @@ impl Daemon {
         let has_more = self.session.poll_transmit(&mut [&[][..]; 1]) > 0;
         let transport_deadline = self.transport.deadline();
         let outage_deadline = self.outage.as_ref().and_then(Outage::next_deadline);
-        let deadlines = [self.session.next_deadline(), transport_deadline, outage_deadline];
-        let deadline = deadlines.into_iter().flatten().min();
+        let away = [outage_deadline, self.farewell.look_at];
+        let deadlines = [self.session.next_deadline(), transport_deadline].into_iter().chain(away);
+        let deadline = deadlines.flatten().min();
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let device = self.device.as_ref().map(|device| readable(device.fd()));
         let reporter = self.reporter.as_ref().map(|reporter| readable(reporter.fd()));
@@ -514,10 +520,4 @@ fn patience(config: &Config) -> Patience {
         (patience.ping, patience.ping_with_spares) = (seconds(timeout), seconds(timeout));
     }
     patience
-}
-
-fn limits(config: &Config) -> Limits {
-    let limit = |limit: TimeLimit| limit.seconds().map(|s| Duration::from_secs(s.into()));
-    let TimeLimits { attach, io, .. } = config.limits;
-    Limits { attach: limit(attach), refusals: config.refusals, io: limit(io) }
 }

@@ -3,6 +3,7 @@
 //! Each test reads as: how it ends, and that nothing which was flushed is lost, that the file
 //! system was closed, and that the target has seen the end.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::lab::{Kernel, Machine, Root, Scratch, TARGET_NAME, Target, lab};
@@ -36,15 +37,24 @@ impl Rig {
 
 /// Waits for the end that the last step asks for.
 pub(super) fn end_by(machine: &mut Machine, step: &str) {
+    let asked = wait_for(machine, step);
+    end_within(machine, step, asked, PATIENCE);
+}
+
+/// Waits until the end is asked for; when that was.
+fn wait_for(machine: &mut Machine, step: &str) -> Instant {
     machine.expect(&format!("VMTEST {step} now"));
-    let asked = Instant::now();
+    Instant::now()
+}
+
+fn end_within(machine: &mut Machine, step: &str, asked: Instant, patience: Duration) {
     match step {
         "poweroff" => machine.end("reboot: Power down"),
         "reboot" => machine.end("reboot: Restarting system"),
         // It goes on with the next kernel.
         _ => drop(machine.expect("lunboot: version")),
     }
-    assert!(asked.elapsed() < PATIENCE, "{step} took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < patience, "{step} took {:?}", asked.elapsed());
     let recoveries = machine.said("EXT4-fs (").into_iter().filter(|line| line.contains("recovery"));
     assert_eq!(recoveries.count(), 0, "a journal was not clean");
 }
@@ -93,10 +103,12 @@ fn reboots() -> usize {
 #[ignore = "boots a virtual machine"]
 fn debian_13_goes_on_after_kexec_and_after_reboots() {
     let root = Root::trixie();
-    let rig = Rig::new("trixie", root, &root.kernels()[0]);
+    let mut rig = Rig::new("trixie", root, &root.kernels()[0]);
     rig.scratch.put(&lab().image(&rig.kernel), "/usr/local/bin/initramfs");
-    let mut machine = rig.boot("root,load,kexec");
+    let mut machine = rig.boot("root,load,stop,kexec");
     end_by(&mut machine, "kexec");
+    // Supervisor, server, and the keeper of the network.
+    assert_eq!(machine.fact("stop", "stopped"), "3");
     let mut before = last_flushed(&machine);
     machine.expect("VMTEST load found=");
     assert!(number(machine.said("VMTEST load found=")[0]) >= before);
@@ -108,12 +120,51 @@ fn debian_13_goes_on_after_kexec_and_after_reboots() {
         machine = rig.boot("root,load,reboot");
         let found = number(&machine.expect("VMTEST load found="));
         assert!(found >= before, "round {round}: {found} of {before}");
-        end_by(&mut machine, "reboot");
+        let mut patience = PATIENCE;
+        let asked = wait_for(&mut machine, "reboot");
+        if round == 0 {
+            // In the worst moment: the root is writable, and nobody is left who could help.
+            machine.expect("Sending SIGTERM to remaining processes");
+            rig.target.kill();
+            machine.expect("away while the machine goes down");
+            // Not a wait for something: the time that the target is away.
+            let away = Duration::from_secs(20);
+            std::thread::sleep(away);
+            rig.target.start(TARGET_NAME);
+            patience += away;
+        }
+        end_within(&mut machine, "reboot", asked, patience);
         check_farewell(&rig, "logout of iqn.");
         check_flushed(&rig, &machine);
         rig.scratch.check_disk(0);
     }
     rig.target.stop();
+}
+
+/// systemd 252. A target that does not come back keeps nobody from switching the machine off; what
+/// it has got by then is whole.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_machine_goes_down_without_its_target() {
+    let mut rig = Rig::new("alone", &lab().bookworm, &lab().new_kernel);
+    let mut machine = rig.boot("root,load,poweroff");
+    wait_for(&mut machine, "poweroff");
+    machine.expect("Sending SIGTERM to remaining processes");
+    rig.target.kill();
+    let killed = Instant::now();
+    let words = machine.expect("away while the machine goes down");
+    assert!(words.contains("not longer than 40 s"), "{words}");
+    machine.expect("requests have failed");
+    machine
+        .expect("exitrd: not logged out: ublkb0 is failing until the target is back at 10.0.2.2:");
+    machine.end("reboot: Power down");
+    assert!(killed.elapsed() < PATIENCE, "it took {:?}", killed.elapsed());
+    // The journal does the rest, as after a loss of power.
+    let mut e2fsck = Command::new("e2fsck");
+    let status = e2fsck.args(["-f", "-p"]).arg(rig.scratch.path("disk.img")).status();
+    assert!(status.expect("e2fsck").code().is_some_and(|code| code <= 1), "it needs a person");
+    rig.scratch.check_disk(0);
+    check_flushed(&rig, &machine);
 }
 
 /// An init that knows nothing of an `@` in argv[0]; nbd.

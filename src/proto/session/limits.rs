@@ -72,6 +72,17 @@ impl Session {
         self.giving_up.failing
     }
 
+    /// How long the disk has been away, if it is.
+    pub fn away_for(&self, now: Instant) -> Option<Duration> {
+        self.away_since.map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Requests wait no longer than this from the moment at which the disk was lost, from now on.
+    pub fn limit_io(&mut self, limit: Duration) {
+        let before = self.config.limits.io;
+        self.config.limits.io = Some(before.map_or(limit, |before| before.min(limit)));
+    }
+
     /// An attempt to reach the disk for the first time has failed.
     pub(super) fn remember(&mut self, error: &Error) {
         if self.disk.is_some() {
