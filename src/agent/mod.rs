@@ -273,11 +273,11 @@ fn report_rejected(config: &BootConfig) {
 fn report_times(way: &Way, root: Duration, all: Duration) {
     info!(
         "link {} s, dhcp {} s, login {} s, root {} s; {} s in all",
-        Hundredths(way.network.link_time),
-        Hundredths(way.network.dhcp_time),
-        Hundredths(way.attached.login_time),
-        Hundredths(root),
-        Hundredths(all)
+        Hundredths(way.network.link_time.as_millis()),
+        Hundredths(way.network.dhcp_time.as_millis()),
+        Hundredths(way.attached.login_time.as_millis()),
+        Hundredths(root.as_millis()),
+        Hundredths(all.as_millis())
     );
 }
 

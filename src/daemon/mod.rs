@@ -356,7 +356,7 @@ impl Daemon {
                 if self.outage.as_mut().is_none_or(Outage::note_return) {
                     info!(
                         "the disk is back after {} s; {waiting} requests were waiting",
-                        Tenths(away)
+                        Tenths(away.as_millis())
                     );
                 }
             }

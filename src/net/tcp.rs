@@ -99,7 +99,7 @@ impl Connecting {
         match self.socket.peer_addr() {
             Ok(_) => Ok(Ok(self.socket.into())),
             Err(_) if now >= self.deadline => {
-                let text = format!("no answer in {} s", Tenths(now - self.began));
+                let text = format!("no answer in {} s", Tenths((now - self.began).as_millis()));
                 Ok(Err(failed(io::Error::new(ErrorKind::TimedOut, text))))
             }
             Err(_) => Err(self),
