@@ -147,6 +147,24 @@ fn a_login_without_an_answer_does_not_hold_up_the_others() {
     assert_eq!(pair.visited, [portal(1), portal(2)]);
 }
 
+/// 14 seconds for a login are long, and no reason to stay without a disk.
+#[test]
+fn a_slow_login_gets_longer_in_each_round() {
+    for is_known in [false, true] {
+        let mut pair = pair(&[1, 2, 3]);
+        if is_known {
+            log_in(&mut pair);
+        }
+        pair.refused = vec![portal(1), portal(3)];
+        pair.server.hesitation = 14 * SECOND;
+        pair.cut();
+        let before = pair.elapsed();
+        pair.run_until("a disk", |pair| pair.session.is_logged_in());
+        let took = pair.elapsed() - before;
+        assert!(took <= 90 * SECOND, "{took:?}");
+    }
+}
+
 #[test]
 fn sessions_that_break_at_once_lead_on_to_the_other_portals() {
     let mut pair = pair(&[1, 2, 3]);

@@ -86,7 +86,9 @@ impl Initiator {
                 let within = Some(seconds(message.parameter3));
                 self.happened.push_back(Happened::Leave { within, wait: time2wait });
             }
-            // Our only connection is the session.
+            // Our only connection is the session. The wait holds for the other portals as well:
+            // a login there with our ISID reinstates the session, unless they are of another
+            // portal group, and of which one they are is not known before.
             CONNECTION_DROP | SESSION_DROP => {
                 let wait = seconds(message.parameter2);
                 self.happened.push_back(Happened::Leave { within: None, wait });

@@ -91,9 +91,14 @@ impl Failures {
         is_first && was_live
     }
 
+    /// How many pauses there were.
+    pub(super) fn pauses(&self) -> u32 {
+        self.in_row.saturating_sub(u32::from(self.of_a_disk))
+    }
+
     /// The pause that follows.
     pub(super) fn pause(&self, retry: Retry, was_there: bool) -> Duration {
-        retry.pause(self.in_row.saturating_sub(u32::from(self.of_a_disk)), was_there)
+        retry.pause(self.pauses(), was_there)
     }
 
     /// The number of the failure, from 1, if it counts.

@@ -44,6 +44,11 @@ pub struct Attempt {
     pub portal: Portal,
 }
 
+// The portal group tag of an address is not looked at. Where the next portal is of the same group,
+// the login there ends the older session with its tasks before anything is sent. Where it is of
+// another, that is another session, and a write that the target still has of the older one may be
+// done late: until it notices the loss. The manual says so.
+
 /// Time that the better portal has before the next one is tried as well.
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -56,7 +61,8 @@ const REDIRECTIONS_MAX: usize = 8;
 /// Longest time that a transport may take to come up.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for the answer to a login where there are others to turn to.
+/// Longest wait for the answer to a login where there are others to turn to, in the first round. In
+/// each of the next it is twice as long: the one that needs long may be the only good one.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Session {
@@ -72,7 +78,8 @@ impl Session {
             patience.ping = patience.ping_with_spares;
         }
         if self.portals.has_more() {
-            patience.login = patience.login.min(LOGIN_PATIENCE);
+            let longer = LOGIN_PATIENCE.saturating_mul(1 << self.failures.pauses().min(16));
+            patience.login = patience.login.min(longer);
         }
         self.initiator.set_patience(patience);
         self.initiator.connected(&self.config.login, challenge, now);
