@@ -543,8 +543,14 @@ fn an_outage_is_told_in_time_and_is_over_by_itself() {
             device.read_exact_at(data.get(), 1 << 20).map(|()| data)
         });
         let said = |part: &str| run("dmesg", &[]).matches(part).count();
+        let json = lunboot(&["status", "--json"]);
+        assert!(json.starts_with("{\"disks\":[{\"device\":\"/dev/ublkb0\","), "{json}");
+        assert!(json.contains("\"io_timeout_seconds\":null,"), "{json}");
+        assert!(json.ends_with("}],\"network\":null}"), "{json}");
         wait_within(Duration::from_secs(30), "a line after 10 s", || said(" away for 1") == 1);
         assert!(lost.elapsed() > Duration::from_secs(9), "{:?}", lost.elapsed());
+        assert!(disk.status("reason").ends_with("Connection refused (os error 111)"));
+        assert!(disk.status("away").starts_with('1'), "{}", lunboot(&["status"]));
         let log = run("dmesg", &[]);
         let line = log.lines().find(|line| line.contains(" away for 1")).unwrap();
         assert!(line.contains("Connection refused") && line.contains("I/O waits (1 req"), "{line}");

@@ -169,7 +169,11 @@ struct Replace {
 /// show every attached LUN
 #[derive(FromArgs)]
 #[argh(subcommand, name = "status")]
-struct Status {}
+struct Status {
+    /// one JSON object, for programs
+    #[argh(switch)]
+    json: bool,
+}
 
 /// print the version
 #[derive(FromArgs)]
@@ -209,7 +213,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Replace(replace) => report(run_replace(&replace)),
-        Command::Status(_) => report(run_status()),
+        Command::Status(status) => report(run_status(status.json)),
         Command::Version(_) => print_version(),
     }
 }
@@ -279,7 +283,7 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
 
 /// Two sessions of one machine for one LUN would throw each other out for ever.
 fn refuse_twice(target: &str, lun: u64) -> Result<(), String> {
-    for (device, status) in all_status()? {
+    for (device, status) in all_status("status")? {
         let is_same = field(&status, "target").as_deref() == Some(target)
             && field(&status, "lun") == Some(format!("{lun:016x}"));
         if is_same {
@@ -340,7 +344,7 @@ fn digests(header: &Option<String>, data: &Option<String>) -> Result<DigestChoic
 
 fn run_detach(detach: &Detach) -> Result<(), String> {
     let name = Path::new(&detach.device).file_name().unwrap_or_default().to_string_lossy();
-    let all = all_status()?;
+    let all = all_status("status")?;
     let Some((_, status)) = all.iter().find(|(device, _)| *device == name) else {
         return Err(format!(
             "detach: {} is no disk of ours: `lunboot status` lists them",
@@ -437,16 +441,24 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a new daemon may take to be there, if its target is.
 const REPLACED_WITHIN: Duration = Duration::from_secs(60);
 
-fn run_status() -> Result<(), String> {
-    let all = all_status()?;
+fn run_status(json: bool) -> Result<(), String> {
+    // A disk that was attached by hand uses a network that somebody else keeps.
+    let question = if json { "status json" } else { "status" };
+    let network = daemon::ask(daemon::NETWORK, question, Some(STATUS_PATIENCE)).ok();
+    let all = all_status(question)?;
+    if json {
+        let disks: Vec<&str> = all.iter().map(|(_, status)| status.trim_end()).collect();
+        let network = network.as_deref().unwrap_or("null").trim_end();
+        println!("{{\"disks\":[{}],\"network\":{network}}}", disks.join(","));
+        return Ok(());
+    }
     if all.is_empty() {
         println!("nothing is attached");
     }
     for (number, (_, status)) in all.iter().enumerate() {
         print!("{}{status}", if number == 0 { "" } else { "\n" });
     }
-    // A disk that was attached by hand uses a network that somebody else keeps.
-    if let Ok(network) = daemon::ask(daemon::NETWORK, "status", Some(STATUS_PATIENCE)) {
+    if let Some(network) = network {
         print!("\n{network}");
     }
     Ok(())
@@ -458,10 +470,10 @@ fn devices() -> Result<Vec<String>, String> {
     Ok(daemon::devices(&text))
 }
 
-fn all_status() -> Result<Vec<(String, String)>, String> {
+fn all_status(question: &str) -> Result<Vec<(String, String)>, String> {
     let mut all = Vec::new();
     for device in devices()? {
-        let status = daemon::ask(&device, "status", Some(STATUS_PATIENCE))
+        let status = daemon::ask(&device, question, Some(STATUS_PATIENCE))
             .map_err(|error| format!("{device}: {error}"))?;
         all.push((device, status));
     }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
+use super::status::Format;
+
 /// Beginning of the name of each daemon's socket; its device's name follows.
 const NAME_PREFIX: &str = "lunboot/";
 
@@ -45,7 +47,7 @@ struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     /// How are you.
-    Status,
+    Status(Format),
     /// Let go of the device and end.
     Detach,
     /// The same, without waiting for a target that is away.
@@ -110,7 +112,8 @@ impl Client {
             return Err(ErrorKind::InvalidData.into());
         }
         match self.question.as_slice() {
-            b"status\n" => Ok(Some(Question::Status)),
+            b"status\n" => Ok(Some(Question::Status(Format::Table))),
+            b"status json\n" => Ok(Some(Question::Status(Format::Json))),
             b"detach\n" => Ok(Some(Question::Detach)),
             b"abandon\n" => Ok(Some(Question::Abandon)),
             text => match text.strip_suffix(b"\n") {
@@ -216,7 +219,7 @@ mod tests {
                 break question;
             }
         };
-        assert_eq!(answered, Question::Status);
+        assert_eq!(answered, Question::Status(Format::Table));
         assert_eq!(asking.join().unwrap().unwrap(), "fine\n");
     }
 }

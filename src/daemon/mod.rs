@@ -19,6 +19,7 @@ mod outage;
 mod replace;
 mod report;
 mod role;
+mod status;
 mod supervisor;
 mod takeover;
 mod transport;
@@ -461,7 +462,9 @@ impl Daemon {
         {
             match question {
                 // Whoever does not read its answer misses it.
-                Question::Status => drop(stream.write_all(self.status().as_bytes())),
+                Question::Status(format) => {
+                    let _ = stream.write_all(self.status().in_format(format).as_bytes());
+                }
                 Question::Replace { file } => self.begin_replacement(file, stream),
                 Question::Detach | Question::Abandon => {
                     if question == Question::Abandon {

@@ -75,6 +75,11 @@ impl Outage {
         is_news || is_lost_again && (self.returns + 1).is_power_of_two()
     }
 
+    /// When it began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// What is wrong, as it was last seen.
     pub(super) fn reason(&self) -> &str {
         &self.reason

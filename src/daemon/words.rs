@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use log::{error, warn};
 
 use super::outage::Outage;
+use super::status::{Status, Value};
 use super::{Daemon, Report};
+use crate::block;
 use crate::proto::session::{Portal, Reason, Rung};
 use crate::proto::{Error, Patience};
 
@@ -122,46 +124,44 @@ impl Daemon {
         }
     }
 
-    pub(super) fn status(&self) -> String {
+    pub(super) fn status(&self) -> Status {
         let agreed = self.session.negotiated();
         let device = self.device.as_ref().and_then(|device| device.path());
-        let device = device.map_or_else(|| "-".into(), |path| path.display().to_string());
         let digest = |is_on| if is_on { "CRC32C" } else { "none" };
-        let rows = [
-            ("device", format!("{device} ({})", self.driver)),
-            ("target", self.config.target.clone()),
-            ("lun", format!("{:016x}", self.config.lun)),
-            ("portal", self.shown_portal()),
-            ("initiator", self.config.initiator.clone()),
-            ("state", self.shown_state().into()),
-            ("up", format!("{} s", self.began.elapsed().as_secs())),
-            ("reconnects", self.session.reconnects().to_string()),
-            ("recoveries", self.recoveries.to_string()),
-            ("restarts", self.config.restarts.to_string()),
-            ("version", env!("CARGO_PKG_VERSION").into()),
-            ("requests", self.session.requests().to_string()),
-            (
-                "I/O timeout",
-                match self.config.limits.io.seconds() {
-                    Some(seconds) => format!("{seconds} s"),
-                    None => "never".into(),
-                },
-            ),
-            ("ping", {
-                let Patience { idle, ping, .. } = super::patience(&self.config);
-                format!("after {} s, answer within {} s", idle.as_secs(), ping.as_secs())
-            }),
-            ("header digest", digest(agreed.digests.header).into()),
-            ("data digest", digest(agreed.digests.data).into()),
-            ("longest PDU", {
-                let (out, back) = (agreed.max_send_bytes, agreed.max_recv_bytes);
-                format!("{out} bytes out, {back} bytes in")
-            }),
-            ("bursts", {
-                let (first, max) = (agreed.first_burst_bytes, agreed.max_burst_bytes);
-                format!("first {first} bytes, max {max} bytes")
-            }),
-        ];
-        rows.iter().map(|(key, value)| format!("{key:<14} {value}\n")).collect()
+        let Patience { idle, ping, .. } = super::patience(&self.config);
+        let portals = self.config.portals.iter().map(ToString::to_string).collect();
+        let mut status = Status::default();
+        status
+            .text("device", device.map_or_else(|| "-".into(), |path| path.display().to_string()))
+            .text("driver", self.driver)
+            .text("target", &*self.config.target)
+            .text("lun", format!("{:016x}", self.config.lun))
+            .text("portal", self.shown_portal())
+            .add("portals", Value::List(portals))
+            .text("initiator", &*self.config.initiator)
+            .text("state", self.shown_state());
+        if let Some(outage) = &self.outage {
+            status
+                .seconds("away", outage.began().elapsed().as_secs())
+                .text("reason", outage.reason());
+        }
+        status
+            .seconds("up", self.began.elapsed().as_secs())
+            .number("requests", self.session.requests() as u64)
+            .number("requests most", block::QUEUE_DEPTH)
+            .number("reconnects", self.session.reconnects())
+            .number("recoveries", self.recoveries)
+            .number("restarts", self.config.restarts)
+            .text("version", env!("CARGO_PKG_VERSION"))
+            .add("I/O timeout", Value::Seconds(self.config.limits.io.seconds().map(u64::from)))
+            .seconds("ping interval", idle.as_secs())
+            .seconds("ping timeout", ping.as_secs())
+            .text("header digest", digest(agreed.digests.header))
+            .text("data digest", digest(agreed.digests.data))
+            .bytes("longest PDU out", agreed.max_send_bytes)
+            .bytes("longest PDU in", agreed.max_recv_bytes)
+            .bytes("first burst", agreed.first_burst_bytes)
+            .bytes("max burst", agreed.max_burst_bytes);
+        status
     }
 }

@@ -13,7 +13,6 @@ mod dhcp;
 mod handover;
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,9 +23,9 @@ use rustix::process::getpid;
 
 use super::Role;
 use super::control::{Control, NETWORK, Question};
+use super::status::{Status, Value};
 use crate::boot::omit::Omission;
 use crate::net::link::{self, Doer, Link, Links};
-use crate::net::setting::Setting;
 use crate::proto::dhcp::{self as client, DhcpClient, Event, Lease};
 
 pub use config::{Config, Grant, setting};
@@ -342,47 +341,40 @@ impl Keeper {
         while let Some((question, mut stream)) =
             self.control.as_mut().and_then(Control::poll_question)
         {
-            if question == Question::Status {
+            if let Question::Status(format) = question {
                 // Whoever does not read its answer misses it.
-                let _ = stream.write_all(self.status().as_bytes());
+                let _ = stream.write_all(self.status().in_format(format).as_bytes());
             }
         }
     }
 
-    fn status(&self) -> String {
+    fn status(&self) -> Status {
         let link::Address { address, prefix_len, .. } = self.config.setting.address;
-        let carrier = if self.link.has_carrier() { "" } else { ", no carrier" };
-        let rows = [
-            ("link", format!("{} (number {}{carrier})", self.link.name, self.link.index)),
-            ("address", format!("{address}/{prefix_len}")),
-            ("router", self.shown_router()),
-            ("lease", self.shown_lease()),
-            ("put back", format!("{} times", self.put_backs)),
-        ];
-        rows.iter().map(|(key, value)| format!("{key:<14} {value}\n")).collect()
-    }
-
-    fn shown_router(&self) -> String {
-        let Setting { routes, .. } = &self.config.setting;
-        let default = routes.iter().find(|route| route.prefix_len == 0);
-        let router: Option<Ipv4Addr> = default.and_then(|route| route.router);
-        router.map_or_else(|| "none".into(), |router| router.to_string())
-    }
-
-    fn shown_lease(&self) -> String {
-        let Some(lease) = &self.lease else { return "none: the address was given".into() };
-        let Some(dhcp) = &self.dhcp else {
-            return format!("from {}, renewed by nobody", lease.server);
-        };
-        let ends_at = dhcp.client.lease_ends_at();
-        let left = ends_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs());
-        match (dhcp.client.lease(), left) {
-            (None, _) => format!("from {}, over; the server is being asked again", lease.server),
-            (Some(_), None) => format!("from {}, for ever", lease.server),
-            (Some(_), Some(left)) => {
-                format!("from {}, {left} s left, renewed by lunboot", lease.server)
-            }
+        let routes = &self.config.setting.routes;
+        let router = routes.iter().find(|route| route.prefix_len == 0).and_then(|r| r.router);
+        let mut status = Status::default();
+        status
+            .text("link", &*self.link.name)
+            .number("link number", self.link.index)
+            .add("carrier", Value::Flag(self.link.has_carrier()))
+            .text("address", format!("{address}/{prefix_len}"))
+            .text("router", router.map_or_else(|| "none".into(), |router| router.to_string()))
+            .number("put back", self.put_backs);
+        if let Some(lease) = &self.lease {
+            let client = self.dhcp.as_ref().map(|dhcp| &dhcp.client);
+            let renewer = if client.is_some() { "lunboot" } else { "nobody" };
+            let left = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs();
+            let left = match client.map(|client| (client.lease(), client.lease_ends_at())) {
+                Some((Some(_), ends_at)) => ends_at.map(left),
+                // It is over, or nobody knows.
+                Some((None, _)) | None => Some(0),
+            };
+            status
+                .text("lease server", lease.server.to_string())
+                .add("lease ends", Value::Seconds(left))
+                .text("lease renewer", renewer);
         }
+        status
     }
 }
 
