@@ -549,7 +549,7 @@ fn an_outage_is_told_in_time_and_is_over_by_itself() {
         assert!(json.ends_with("}],\"network\":null}"), "{json}");
         wait_within(Duration::from_secs(30), "a line after 10 s", || said(" away for 1") == 1);
         assert!(lost.elapsed() > Duration::from_secs(9), "{:?}", lost.elapsed());
-        assert!(disk.status("reason").ends_with("Connection refused (os error 111)"));
+        assert!(disk.status("reason").contains("Connection refused"));
         assert!(disk.status("away").starts_with('1'), "{}", lunboot(&["status"]));
         let log = run("dmesg", &[]);
         let line = log.lines().find(|line| line.contains(" away for 1")).unwrap();

@@ -140,7 +140,7 @@ impl Daemon {
             .add("portals", Value::List(portals))
             .text("initiator", &*self.config.initiator)
             .text("state", self.shown_state());
-        if let Some(outage) = &self.outage {
+        if let Some(outage) = self.outage.as_ref().filter(|outage| !outage.is_over()) {
             status
                 .seconds("away", outage.began().elapsed().as_secs())
                 .text("reason", outage.reason());

@@ -225,9 +225,10 @@ impl Attached {
     /// A row of what `lunboot status` says of it.
     pub fn status(&self, row: &str) -> String {
         let text = lunboot(&["status"]);
-        let mine = text.split("\n\n").find(|part| part.contains(&format!("{} (", self.text())));
+        let device = format!("device          {}\n", self.text());
+        let mine = text.split("\n\n").find(|part| part.starts_with(&device));
         let mine = mine.unwrap_or_else(|| panic!("{} is not in {text}", self.text()));
-        let found = mine.lines().find_map(|line| line.strip_prefix(row));
+        let found = mine.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(' '));
         found.unwrap_or_else(|| panic!("no {row} in {mine}")).trim().to_owned()
     }
 
