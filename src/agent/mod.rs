@@ -160,7 +160,7 @@ fn find_disk(
         block,
         digests: config.digests,
         limits: TimeLimits { attach: left(deadline), ..config.limits },
-        refusals: false,
+        by_hand: false,
         read_only: false,
         chap: identity::chap_of_image()?,
         takeover: None,

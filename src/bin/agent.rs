@@ -270,7 +270,7 @@ fn run_attach(attach: &Attach) -> Result<(), String> {
         block: agent::load_drivers(&mut modules, block),
         digests: digests(&attach.header_digest, &attach.data_digest)?,
         limits: limits(attach)?,
-        refusals: true,
+        by_hand: true,
         read_only: attach.read_only,
         chap: chap(attach.secrets.as_deref())?,
         takeover: None,

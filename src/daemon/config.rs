@@ -41,9 +41,10 @@ pub struct Config {
     pub digests: DigestChoices,
     /// When to stop waiting for the target, and how soon to ask whether it is there.
     pub limits: TimeLimits,
-    /// Not to wait for the disk if the target refuses us for a reason that waiting does not change:
-    /// somebody is there to read it.
-    pub refusals: bool,
+    /// A person has asked for the disk, in a system that can do without it: it is not waited for if
+    /// the target refuses us for a reason that waiting does not change, and the machine is not
+    /// ended on its account.
+    pub by_hand: bool,
     /// Refuse writes whatever the target says.
     pub read_only: bool,
     /// How we prove who we are, and whether the target must.
@@ -109,7 +110,7 @@ impl Config {
         if let Some(seconds) = self.limits.ping_timeout {
             line("ping-timeout", &seconds);
         }
-        line("refusals", &self.refusals);
+        line("by-hand", &self.by_hand);
         line("read-only", &self.read_only);
         if let Some(Chap { initiator, target }) = &self.chap {
             let mut credentials = |key: &str, known: &Credentials| {
@@ -135,7 +136,7 @@ impl Config {
     pub(super) fn session_limits(&self) -> Limits {
         let limit = |limit: TimeLimit| limit.seconds().map(|s| Duration::from_secs(s.into()));
         let TimeLimits { attach, io, .. } = self.limits;
-        Limits { attach: limit(attach), refusals: self.refusals, io: limit(io) }
+        Limits { attach: limit(attach), refusals: self.by_hand, io: limit(io) }
     }
 
     /// Nothing was said yet.
@@ -150,7 +151,7 @@ impl Config {
             block: Preference::Auto,
             digests: DigestChoices::default(),
             limits: TimeLimits::default(),
-            refusals: false,
+            by_hand: false,
             read_only: false,
             chap: None,
             takeover: None,
@@ -196,7 +197,7 @@ impl Config {
                 "io-timeout" => limit(&mut config.limits.io, value),
                 "ping-interval" => seconds(&mut config.limits.ping_interval, value),
                 "ping-timeout" => seconds(&mut config.limits.ping_timeout, value),
-                "refusals" => value.parse().map(|flag| config.refusals = flag).is_ok(),
+                "by-hand" => value.parse().map(|flag| config.by_hand = flag).is_ok(),
                 "read-only" => value.parse().map(|flag| config.read_only = flag).is_ok(),
                 "chap-initiator" => credentials(value)
                     .map(|initiator| config.chap = Some(Chap { initiator, target: None }))
@@ -258,7 +259,7 @@ mod tests {
                 ping_interval: Some(7),
                 ping_timeout: None,
             },
-            refusals: true,
+            by_hand: true,
             read_only: true,
             chap: Some(Chap {
                 initiator: credentials("node7 correct-horse-7").unwrap(),

@@ -4,7 +4,8 @@
 //! system is left that could make use of the disk, and whoever wants the machine off has to get it
 //! off: from then on the disk is waited for as long as [`PATIENCE`] says, and then requests fail,
 //! so that init goes on without it. Should it not get to the end even so, as sysvinit, whose
-//! programs are on the disk, the end comes from here.
+//! programs are on the disk, the end comes from here; but not on account of a disk that was
+//! attached by hand.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,8 @@ impl Daemon {
         }
         self.farewell.look_at = Some(now + LOOK);
         match self.farewell.end {
-            Some((ending, at)) if now >= at => {
+            // Others may still be writing to disks of their own.
+            Some((ending, at)) if now >= at && !self.config.by_hand => {
                 error!("the machine does not go down by itself: that is done now");
                 ending.come();
             }
