@@ -121,9 +121,9 @@ impl Wish {
         assert_eq!(disk.status("header digest"), digest(self.header_digest));
         assert_eq!(disk.status("data digest"), digest(self.data_digest));
         let (first, max) = (self.first_burst_bytes, self.max_burst_bytes);
-        assert_eq!(disk.status("bursts"), format!("first {first} bytes, max {max} bytes"));
-        let sent = disk.status("longest PDU");
-        assert!(sent.starts_with(&format!("{} bytes out,", self.max_recv_bytes)), "{sent}");
+        assert_eq!(disk.status("first burst"), format!("{first} bytes"));
+        assert_eq!(disk.status("max burst"), format!("{max} bytes"));
+        assert_eq!(disk.status("longest PDU out"), format!("{} bytes", self.max_recv_bytes));
         let load = Load::new(&disk);
         load.goes_on();
         load.end();

@@ -150,7 +150,7 @@ fn a_machine_and_its_target_prove_themselves_and_tell_nobody_how() {
     target.stop();
     // What the machine has found is on its console, and nothing of it may be a secret.
     let console = scratch.read("console.log");
-    for part in ["device         /dev/ublkb0", "@lunboot ", "files: /run/"] {
+    for part in ["device          /dev/ublkb0", "@lunboot ", "files: /run/"] {
         assert!(console.contains(part), "it has not looked at {part:?}");
     }
     no_secret_in(&console);
