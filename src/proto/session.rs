@@ -408,7 +408,7 @@ impl Session {
             self.away_since.get_or_insert(now);
         }
         if !at_once && wait.is_zero() && self.portals.has_more() {
-            return self.try_others(error, now);
+            return self.try_others(error, was_live, now);
         } else if was_live {
             self.portals.handle_lost();
         } else if !falls_back && self.handle_refusal() {

@@ -113,12 +113,19 @@ impl Session {
         }
     }
 
-    /// A login has led nowhere, and there are portals that were not tried.
-    pub(super) fn try_others(&mut self, error: Error, now: Instant) {
+    /// A login has led nowhere, or `was_live` for a moment only, and there are portals that were
+    /// not tried. If these say nothing, those that were good for a moment are not given up for
+    /// them: after a pause the round begins anew.
+    pub(super) fn try_others(&mut self, error: Error, was_live: bool, now: Instant) {
         let (at, attempt) = (self.portals.current().clone(), self.failures.next());
         let retry_after = Duration::ZERO;
         self.events.push_back(Event::Trouble { error, at, attempt, retry_after });
         self.portals.go_on(now);
+        if was_live {
+            let pause = self.failures.pause(self.config.retry, self.disk.is_some());
+            self.failures.count();
+            self.portals.begin_again_at(now + pause);
+        }
         self.state = State::Connecting { deadline: now + CONNECT_TIMEOUT };
         self.open_due(now);
     }
@@ -150,6 +157,8 @@ pub(super) struct Portals {
     next: usize,
     /// When it is tried.
     due: Option<Instant>,
+    /// When the round begins anew, if all were tried by then and none has come up.
+    again: Option<Instant>,
     /// The attempts that are being made.
     open: Vec<Attempt>,
     numbers: u32,
@@ -173,6 +182,7 @@ impl Portals {
             left: Vec::new(),
             next: 0,
             due: None,
+            again: None,
             open: Vec::with_capacity(ATTEMPTS_MAX),
             numbers: 0,
             current,
@@ -198,11 +208,16 @@ impl Portals {
 
     /// Begins a round.
     pub(super) fn begin(&mut self, now: Instant) {
-        (self.next, self.due) = (0, Some(now));
+        (self.next, self.due, self.again) = (0, Some(now), None);
         self.open.clear();
         self.path.clear();
         self.path_is_permanent = true;
         self.failures.clear();
+    }
+
+    /// Those that were tried are tried again then, unless another one has come up.
+    pub(super) fn begin_again_at(&mut self, again: Instant) {
+        self.again = Some(again);
     }
 
     /// Goes on with the round, after a login that has failed.
@@ -214,11 +229,20 @@ impl Portals {
 
     /// The next transport to open, if its time has come.
     pub(super) fn poll_attempt(&mut self, now: Instant) -> Option<Attempt> {
+        if !self.has_more() && self.again.is_some_and(|again| now >= again) {
+            (self.next, self.due, self.again) = (0, Some(now), None);
+        }
         if self.due.is_none_or(|due| now < due) || self.open.len() >= ATTEMPTS_MAX {
             return None;
         }
-        let portal = self.list.get(self.next)?.clone();
-        self.next += 1;
+        let is_open = |portal: &Portal| self.open.iter().any(|attempt| attempt.portal == *portal);
+        let mut untried = self.list.iter().enumerate().skip(self.next);
+        let Some((place, portal)) = untried.find(|(_, portal)| !is_open(portal)) else {
+            (self.next, self.due) = (self.list.len(), None);
+            return None;
+        };
+        let portal = portal.clone();
+        self.next = place + 1;
         self.due = self.has_more().then_some(now + STAGGER);
         Some(self.attempt(portal))
     }
@@ -233,7 +257,8 @@ impl Portals {
 
     /// When [`Portals::poll_attempt`] has something.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.filter(|_| self.open.len() < ATTEMPTS_MAX)
+        let due = if self.has_more() { self.due } else { self.again };
+        due.filter(|_| self.open.len() < ATTEMPTS_MAX)
     }
 
     /// An attempt has come up; false if it is none of ours. No other one counts from now on.
@@ -254,7 +279,7 @@ impl Portals {
             }
         }
         self.open.clear();
-        self.due = None;
+        (self.due, self.again) = (None, None);
         true
     }
 
@@ -346,7 +371,7 @@ impl Portals {
             return Err(Error::RedirectedInCircles { portals: portals.into() });
         }
         self.path_is_permanent &= permanent;
-        self.due = None;
+        (self.due, self.again) = (None, None);
         Ok(self.attempt(portal))
     }
 }
