@@ -44,7 +44,9 @@
 //! block device, and reports its path. The agent finds and mounts the root ([`boot::find_root`],
 //! [`boot::mount`]), checks the guards and becomes the real init ([`boot::switch_root`]). The
 //! daemon lives on until reboot(2); if its server dies, the supervisor forks another, which takes
-//! the device over.
+//! the device over. Beside it lives the keeper (`daemon::keeper`), which renews the lease and puts
+//! back whatever is taken away from the link. At the end systemd leaves the root for this program
+//! once more ([`boot::exitrd`]), which unmounts it and has the daemon log out.
 //!
 //! A step that fails is reported in one line and tried again, for ever.
 //!
